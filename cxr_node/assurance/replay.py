@@ -26,6 +26,8 @@ from cxr_node.node.work import report_chain
 from cxr_node.node.work.worker import Analyser, Worker
 
 _SENDER = "REPLAY"
+_OF_PIXELS = ("PixelData", "PhotometricInterpretation")
+"""What an archive changes that stores a picture otherwise than it came; in JPEG Baseline alone it is YBR_FULL_422."""
 _COMPRESSED = "all but its pixels is the same, and those were compressed on the way, which is not compared"
 
 
@@ -79,7 +81,7 @@ def replay(
         again = next((each for each in made.values() if _is_alike(each, old)), None)
     difference = "" if again is None else first_difference(result, again)
     because = _because(old, again, known, config)
-    if again is not None and difference == "PixelData" and is_transcoded(result, again):
+    if again is not None and difference in _OF_PIXELS and is_transcoded(result, again):
         because = (_COMPRESSED,)
     return Replayed(
         is_identical=False,

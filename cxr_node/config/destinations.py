@@ -28,12 +28,18 @@ class DestinationTls(Tls):
 
 
 class Compression(StrEnum):
-    """How a destination may get pictures: the same pixels in fewer bytes."""
+    """How a destination may get pictures: in fewer bytes."""
 
-    AUTO = "auto"  # JPEG-LS where it is taken, else RLE, else none
+    AUTO = "auto"  # JPEG Baseline where it is taken, else what is lossless
+    LOSSLESS = "lossless"  # JPEG-LS where it is taken, else RLE, else none
     NONE = "none"
     RLE = "rle"
     JPEG_LS = "jpeg-ls"
+
+    @property
+    def is_lossless(self) -> bool:
+        """Whether the pixels must be those that were drawn."""
+        return self is not Compression.AUTO
 
 
 def _dicom_alone(kinds: tuple[ResultKind, ...]) -> tuple[ResultKind, ...]:
@@ -118,7 +124,7 @@ class DicomDestination(ArchiveDestination):
     calling_ae_title: AETitle | None = None
     """Our AE title towards it; None: the one that the node listens with."""
     heatmap_compression: Compression = Compression.AUTO
-    """Of heatmap and heatmap-frames, where the destination takes it: lossless, under the same SOP Instance UID."""
+    """Of heatmap and heatmap-frames, where the destination takes it, under the same SOP Instance UID."""
     commitment_wait_h: float | None = Field(default=None, gt=0)
     """Request Storage Commitment, and wait this long for the report; None: not requested."""
 

@@ -21,7 +21,7 @@ from cxr_node.config.destinations import STANDARD_KINDS, Hl7CharacterSet, Hl7Des
 from cxr_node.config.page import Stow, StowSender
 from cxr_node.config.schema import Config
 from cxr_node.dicom import from_picture, part10
-from cxr_node.dicom.pixels import codecs
+from cxr_node.dicom.pixels import codecs, compress
 from cxr_node.dicom.read import admission
 from cxr_node.dicom.results import key_object, statement
 from cxr_node.domain import (
@@ -63,7 +63,7 @@ from cxr_node.tools.drawn import BUILT_IN
 
 SOURCE = BUILT_IN / "opacity-1.jpg"
 VERIFICATION = "1.2.840.10008.1.1"
-COMPRESSED = (pictures.JPEG_LS, pictures.RLE)
+COMPRESSED = (pictures.JPEG, pictures.JPEG_LS, pictures.RLE)
 """Of pictures, as a whole installation proposes them by default."""
 ATTRIBUTES = {"PatientAge": "003Y", "ViewPosition": "AP"}
 OTHER_ATTRIBUTES = {
@@ -236,6 +236,7 @@ def _facts() -> dict[str, Any]:
         "positive": _profile(config).target.word(Verdict.POSITIVE),
         "produced": produced,
         "first_classes": storage_scu.SOP_CLASSES,
+        "jpeg_quality": compress.QUALITY,
         "proposed": _by_class(storage_scu.proposed({*storage_scu.SOP_CLASSES, *produced}, COMPRESSED)),
         "answers": ANSWERS,
         "rejections": [(rejection.value, REJECTIONS[rejection]) for rejection in Rejection],

@@ -19,13 +19,13 @@ from cxr_node.dicom.pixels.compress import Press
 from cxr_node.errors import DeliveryError
 from cxr_node.node.deliver.link import ResultFile
 from cxr_node.node.network import file_meta, pictures
-from cxr_node.node.network.pictures import JPEG_LS, RLE
+from cxr_node.node.network.pictures import JPEG, JPEG_LS, RLE
 from cxr_node.result_kinds import ResultKind
 from tests.dicom.contexts import context
 from tests.node import peers
 
 PICTURES = (ResultKind.HEATMAP, ResultKind.FRAMES)
-ALL = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG_LS, RLE)
+ALL = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG, JPEG_LS, RLE)
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,7 @@ def test_pixels_and_every_other_element_stay(
     ("wish", "taken", "expected"),
     [
         ("auto", ALL, JPEG_LS),
+        ("lossless", ALL, JPEG_LS),
         ("auto", (ExplicitVRLittleEndian, RLE), RLE),
         ("auto", (ExplicitVRLittleEndian,), ExplicitVRLittleEndian),
         ("auto", (ImplicitVRLittleEndian,), ImplicitVRLittleEndian),
@@ -160,6 +161,27 @@ def test_dcmtk_decodes_it(
     assert found.SOPInstanceUID == uid
     assert (found.PhotometricInterpretation, found.PlanarConfiguration) == ("RGB", 0)
     assert np.array_equal(found.pixel_array, whole.pixel_array)
+
+
+@pytest.mark.pacs
+@pytest.mark.parametrize("kind", PICTURES)
+def test_dcmtk_decodes_jpeg_and_finds_it_standard(
+    kind: ResultKind, press: Press, contents: dict[ResultKind, bytes], tmp_path: Path
+) -> None:
+    for program, package in (("dcmdjpeg", "dcmtk"), ("dciodvfy", "dicom3tools")):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is missing: install the package {package}")
+    compressed, decoded = tmp_path / "compressed", tmp_path / "decoded"
+    packed = pictures.pack(contents[kind], pictures.Packing(press, JPEG))
+    compressed.write_bytes(packed)
+    subprocess.run(["dcmdjpeg", compressed, decoded], check=True)
+    ours, found = dcmread(io.BytesIO(pictures.unpack(packed, press))), dcmread(decoded)
+    assert (found.SOPInstanceUID, found.PhotometricInterpretation) == (ours.SOPInstanceUID, "RGB")
+    assert np.abs(found.pixel_array.astype(float) - ours.pixel_array).mean() < 1.0
+    for file, content in ((compressed, packed), (decoded, pictures.unpack(packed, press))):
+        file.write_bytes(content)
+        said = subprocess.run(["dciodvfy", file], capture_output=True, text=True, check=False).stderr
+        assert "Error" not in said, said
 
 
 @pytest.mark.pacs

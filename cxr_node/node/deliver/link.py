@@ -24,7 +24,7 @@ from cxr_node.node.network.rejections import Refusals
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultFile:
-    """One result in one SOP Class: a Part 10 file in Explicit VR Little Endian, or of a picture in JPEG-LS."""
+    """One result in one SOP Class: a Part 10 file in Explicit VR Little Endian, or of a picture in JPEG or JPEG-LS."""
 
     sop_class_uid: str
     size_bytes: int

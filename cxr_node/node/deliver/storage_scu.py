@@ -163,7 +163,7 @@ class StorageScu:
         """The object as it is stored, a picture compressed where that is agreed; in Implicit VR where that alone is."""
         meta, data_set = _data_set(file)
         contexts = _syntaxes(association, file)
-        agreed = next((each for each in self._compressed if each in contexts), EXPLICIT)
+        agreed = next((each for each in self._compressed if each in contexts and _may_be(each, meta)), EXPLICIT)
         if meta.transfer_syntax_uid == agreed and agreed in contexts:
             syntax = agreed
         else:
@@ -180,8 +180,8 @@ class StorageScu:
     ) -> tuple[str, memoryview]:
         """The object in another transfer syntax than that in which it is stored."""
         try:
-            if stored == pictures.JPEG_LS:
-                data_set = pictures.decompress(data_set, self._compressor)
+            if stored in pictures.KEPT:
+                data_set = pictures.decompress(data_set, stored, self._compressor)
             if agreed != EXPLICIT and self._compressor is not None:
                 smaller = pictures.compress(data_set, agreed, self._compressor)
                 if smaller is not None:
@@ -221,6 +221,11 @@ def _syntaxes(association: Association, file: ResultFile) -> dict[str, int]:
         if context.abstract_syntax == file.sop_class_uid
     }
     return found if EXPLICIT in found or IMPLICIT in found else {}
+
+
+def _may_be(syntax: str, meta: FileMeta) -> bool:
+    """Whether an object may leave in a transfer syntax: with loss only if it is stored so."""
+    return syntax != pictures.JPEG or meta.transfer_syntax_uid == pictures.JPEG
 
 
 def _data_set(file: ResultFile) -> tuple[FileMeta, memoryview]:

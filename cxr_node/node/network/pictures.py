@@ -1,14 +1,16 @@
-"""Pictures in fewer bytes without loss: which may be, in which transfer syntax, and the data set around the pixels.
+"""Pictures in fewer bytes: which may be, in which transfer syntax, and the data set around the pixels.
 
-Knows no codec: one is handed in. Every element but Pixel Data stays in the bytes that were checked, under the same
-SOP Instance UID, and what is compressed decodes to the pixels that were checked. PS3.5 8.2, A.4, A.4.2, A.4.3.
+Knows no codec: one is handed in. In JPEG-LS and RLE every element but Pixel Data stays in the bytes that were checked,
+under the same SOP Instance UID, and decodes to the pixels that were checked. JPEG Baseline loses some, and the data set
+says so; a picture is made so once, before anybody gets it, so that one UID never has two contents (PS3.3 C.7.6.1.1.5).
+PS3.5 8.2, A.4, A.4.1 to A.4.3.
 """
 
 from __future__ import annotations
 
 import logging
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,18 +21,22 @@ from cxr_node.result_kinds import SHAPES
 
 log = logging.getLogger(__name__)
 
-JPEG_LS, RLE = "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.5"
+JPEG, JPEG_LS, RLE = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.5"
+KEPT = (JPEG, JPEG_LS)
+"""Transfer syntaxes in which a picture may be stored, beside Explicit VR Little Endian."""
 _EXPLICIT = "1.2.840.10008.1.2.1"
 PICTURES = frozenset({"1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.7.4"})
 """Secondary Capture, Multi-frame True Color Secondary Capture: what heatmap and heatmap-frames are."""
 _WANTED = {
-    Compression.AUTO: (JPEG_LS, RLE),  # a fifth to a quarter, two thirds (measured)
+    Compression.AUTO: (JPEG, JPEG_LS, RLE),  # a fifteenth, a fourth, more than half (measured)
+    Compression.LOSSLESS: (JPEG_LS, RLE),
     Compression.NONE: (),
     Compression.RLE: (RLE,),
     Compression.JPEG_LS: (JPEG_LS,),
 }
 _SAMPLES, _FRAMES, _ROWS, _COLUMNS = (0x0028, 0x0002), (0x0028, 0x0008), (0x0028, 0x0010), (0x0028, 0x0011)
-_BITS, _PIXEL_DATA = (0x0028, 0x0100), (0x7FE0, 0x0010)
+_BITS, _PIXEL_DATA, _COLORS = (0x0028, 0x0100), (0x7FE0, 0x0010), (0x0028, 0x0004)
+_LOSSY, _LOSSY_RATIO, _LOSSY_METHOD = (0x0028, 0x2110), (0x0028, 0x2112), (0x0028, 0x2114)
 _ITEM, _SEQUENCE_END = struct.pack("<HH", 0xFFFE, 0xE000), struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
 _NATIVE = struct.Struct("<HH2sHI")
 _SHORT = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
@@ -49,7 +55,7 @@ class Encoder(Protocol):
         ...
 
     def compress(self, rows: int, columns: int, frame: memoryview, syntax: str) -> bytes | None:
-        """Compress one frame (uint8, shape (rows, columns, 3)) without loss; None where it cannot now.
+        """Compress one frame (uint8, shape (rows, columns, 3)); None where it cannot now.
 
         Raises
         ------
@@ -61,8 +67,8 @@ class Encoder(Protocol):
 class PictureCompressor(Encoder, Protocol):
     """What compresses, and gives back what an `Encoder` compressed."""
 
-    def decompress(self, rows: int, columns: int, frame: memoryview) -> bytes | None:
-        """Decode one frame in JPEG-LS, which was checked to be our own; None where it cannot now.
+    def decompress(self, rows: int, columns: int, frame: memoryview, syntax: str) -> bytes | None:
+        """Decode one frame in one of `KEPT`, which was checked to be our own; None where it cannot now.
 
         Raises
         ------
@@ -80,31 +86,46 @@ def syntaxes(wish: Compression, compressor: PictureCompressor | None) -> tuple[s
     return tuple(syntax for syntax in _WANTED[wish] if compressor is not None and syntax in compressor.syntaxes)
 
 
-def kept_by(encoder: Encoder | None, destinations: Iterable[AnyDestination]) -> Encoder | None:
-    """The encoder, where some destination would have pictures in JPEG-LS: they are compressed once, when made."""
-    is_wanted = any(
-        isinstance(each, DicomDestination)
-        and JPEG_LS in _WANTED[each.heatmap_compression]
-        and any(SHAPES[kind].sop_class_uid in PICTURES for kind in each.send)
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """How pictures are kept: by which encoder, in which of `KEPT`."""
+
+    encoder: Encoder
+    syntax: str
+
+
+def kept_by(encoder: Encoder | None, destinations: Iterable[AnyDestination]) -> Packing | None:
+    """How pictures are kept: compressed once, when made, where some destination would have them so.
+
+    In JPEG Baseline only where all of them would: one SOP Instance has one content, whoever gets it.
+    """
+    wishes = {
+        each.heatmap_compression
         for each in destinations
-    )
-    return encoder if is_wanted else None
+        if isinstance(each, DicomDestination) and any(SHAPES[kind].sop_class_uid in PICTURES for kind in each.send)
+    }
+    is_lossless = any(wish.is_lossless for wish in wishes)
+    for syntax in KEPT:
+        is_wanted = any(syntax in _WANTED[wish] for wish in wishes) and not (syntax == JPEG and is_lossless)
+        if encoder is not None and is_wanted and syntax in encoder.syntaxes:
+            return Packing(encoder, syntax)
+    return None
 
 
-def pack(content: bytes, encoder: Encoder) -> bytes:
-    """A picture's file in JPEG-LS; as it is where that cannot be, or makes it no smaller."""
+def pack(content: bytes, packing: Packing) -> bytes:
+    """A picture's file, compressed; as it is where that cannot be, or makes it no smaller."""
     try:
         meta, data_set = file_meta.halves(content)
     except ValueError:
         return content
-    packed = compress(data_set, JPEG_LS, encoder) if JPEG_LS in encoder.syntaxes else None
+    packed = compress(data_set, packing.syntax, packing.encoder)
     if packed is None:
         return content
-    return file_meta.renamed(content, meta, JPEG_LS) + packed
+    return file_meta.renamed(content, meta, packing.syntax) + packed
 
 
 def unpack(content: bytes, compressor: PictureCompressor | None) -> bytes:
-    """Undo `pack`, to the byte; any other file stays as it is.
+    """Undo `pack`, to the byte where nothing was lost; any other file stays as it is.
 
     Raises
     ------
@@ -112,9 +133,10 @@ def unpack(content: bytes, compressor: PictureCompressor | None) -> bytes:
     ValueError : it is not a Part 10 file, or its data set is malformed.
     """
     meta, data_set = file_meta.halves(content)
-    if meta.transfer_syntax_uid != JPEG_LS:
+    if meta.transfer_syntax_uid not in KEPT:
         return content
-    return file_meta.renamed(content, meta, _EXPLICIT) + decompress(data_set, compressor)
+    native = decompress(data_set, meta.transfer_syntax_uid, compressor)
+    return file_meta.renamed(content, meta, _EXPLICIT) + native
 
 
 def compress(data_set: memoryview, syntax: str, encoder: Encoder) -> memoryview | None:
@@ -137,13 +159,16 @@ def compress(data_set: memoryview, syntax: str, encoder: Encoder) -> memoryview 
     except ResourceError as error:
         log.warning("picture stays uncompressed: %s", error)
         return None
+    before: bytes | memoryview = data_set[: picture.position]
+    if syntax == JPEG:
+        before = _replaced(data_set, picture.position, _said_lossy(picture.size / sum(map(len, pieces))))
     head = _NATIVE.pack(*_PIXEL_DATA, b"OB", 0, _UNDEFINED)
-    whole = b"".join((data_set[: picture.position], head, *_fragments(pieces), _SEQUENCE_END))
+    whole = b"".join((before, head, *_fragments(pieces), _SEQUENCE_END))
     return memoryview(whole) if len(whole) < len(data_set) else None
 
 
-def decompress(data_set: memoryview, compressor: PictureCompressor | None) -> memoryview:
-    """Undo `compress` of JPEG-LS, to the byte.
+def decompress(data_set: memoryview, syntax: str, compressor: PictureCompressor | None) -> memoryview:
+    """Undo `compress` in one of `KEPT`, to the byte where nothing was lost.
 
     Raises
     ------
@@ -156,13 +181,46 @@ def decompress(data_set: memoryview, compressor: PictureCompressor | None) -> me
         raise ValueError("no compressed picture")
     pixels = []
     for frame in frames:
-        found = None if compressor is None else compressor.decompress(picture.rows, picture.columns, frame)
+        found = None if compressor is None else compressor.decompress(picture.rows, picture.columns, frame, syntax)
         if found is None or len(found) != picture.size // picture.number:
             raise ResourceError("a picture cannot be decompressed now")
         pixels.append(found)
+    before: bytes | memoryview = data_set[: picture.position]
+    if syntax == JPEG:  # what was lost stays said
+        before = _replaced(data_set, picture.position, {_COLORS: b"RGB"})
     padding = picture.size % 2
     head = _NATIVE.pack(*_PIXEL_DATA, b"OB", 0, picture.size + padding)
-    return memoryview(b"".join((data_set[: picture.position], head, *pixels, b"\0" * padding)))
+    return memoryview(b"".join((before, head, *pixels, b"\0" * padding)))
+
+
+def _said_lossy(ratio: float) -> dict[tuple[int, int], bytes]:
+    """What a data set must say once it is in JPEG Baseline (PS3.3 C.7.6.1.1.5, C.7.6.3.1.2).
+
+    The chroma has half the columns, as YBR_FULL_422 says.
+    """
+    return {
+        _COLORS: b"YBR_FULL_422",
+        _LOSSY: b"01",
+        _LOSSY_RATIO: f"{ratio:.2f}".encode(),
+        _LOSSY_METHOD: b"ISO_10918_1",
+    }
+
+
+def _replaced(data_set: memoryview, end: int, values: Mapping[tuple[int, int], bytes]) -> bytes:
+    """The elements before `end`, with some of text in place of, or in addition to, what stands there."""
+    parts, position, left = [], 0, sorted(values)
+    while left:
+        head = head_at(data_set, position, end) if position < end else None
+        if head is None or head.tag >= left[0]:
+            tag = left.pop(0)
+            value = values[tag] + b" " * (len(values[tag]) % 2)
+            parts.append(struct.pack("<HH2sH", *tag, b"DS" if tag == _LOSSY_RATIO else b"CS", len(value)) + value)
+            if head is None or head.tag != tag:
+                continue
+        else:
+            parts.append(bytes(data_set[position : head.end(end)]))
+        position = head.end(end)
+    return b"".join((*parts, data_set[position:end]))
 
 
 def _fragments(frames: list[bytes]) -> list[bytes]:

@@ -22,7 +22,7 @@ from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import DeadReason, Member, StoredArtifact, StudyJob
 from cxr_node.node.ledger.wake import wake
 from cxr_node.node.network import pictures
-from cxr_node.node.network.pictures import Encoder
+from cxr_node.node.network.pictures import Packing
 from cxr_node.node.process.logs import describe
 from cxr_node.node.process.notify import Role
 from cxr_node.node.retry import PAUSE_S
@@ -156,24 +156,24 @@ def _not_analysed(member: Member) -> NotAnalysed:
 
 
 def all_stored(
-    spool: Spool, artifacts: Sequence[Artifact], per: ReportPer, encoder: Encoder | None = None
+    spool: Spool, artifacts: Sequence[Artifact], per: ReportPer, packing: Packing | None = None
 ) -> list[StoredArtifact]:
     """Store each; the largest at the same time as the others, since the disk serves both.
 
-    Pictures are compressed with `encoder`: once, however many destinations get them, and there is less to be synced.
+    Pictures are packed: once, however many destinations get them, and there is less to be synced.
     """
     largest = max(artifacts, key=lambda each: len(each.content), default=None)
     with ThreadPoolExecutor(1, "largest") as thread:
-        waiting = None if largest is None else thread.submit(_store, spool, largest, per, encoder)
-        stored = [None if each is largest else _store(spool, each, per, encoder) for each in artifacts]
+        waiting = None if largest is None else thread.submit(_store, spool, largest, per, packing)
+        stored = [None if each is largest else _store(spool, each, per, packing) for each in artifacts]
     return [one if one is not None else waiting.result() for one in stored if waiting is not None]
 
 
-def _store(spool: Spool, artifact: Artifact, per: ReportPer, encoder: Encoder | None) -> StoredArtifact:
-    alternatives = tuple(_store(spool, alternative, per, encoder) for alternative in artifact.alternatives)
+def _store(spool: Spool, artifact: Artifact, per: ReportPer, packing: Packing | None) -> StoredArtifact:
+    alternatives = tuple(_store(spool, alternative, per, packing) for alternative in artifact.alternatives)
     content = artifact.content
-    if encoder is not None and artifact.sop_class_uid in pictures.PICTURES:
-        content = pictures.pack(content, encoder)
+    if packing is not None and artifact.sop_class_uid in pictures.PICTURES:
+        content = pictures.pack(content, packing)
     file = spool.store_result(content)
     return StoredArtifact(
         kind=artifact.kind,

@@ -283,9 +283,9 @@ class Worker:
 
     def _report(self, job: Job, reported: Reported) -> str:
         """Results are durable before the ledger speaks of them, and due at the destinations when it does."""
-        encoder = pictures.kept_by(self.analyser.encoder, self.config.destinations)
-        stored = all_stored(self.spool, reported.artifacts, ReportPer.IMAGE, encoder)
-        stored += all_stored(self.spool, reported.pictures, ReportPer.STUDY, encoder)
+        packing = pictures.kept_by(self.analyser.encoder, self.config.destinations)
+        stored = all_stored(self.spool, reported.artifacts, ReportPer.IMAGE, packing)
+        stored += all_stored(self.spool, reported.pictures, ReportPer.STUDY, packing)
         kept = reported.judgement
         judged = None if kept is None else self._judged(job, judgement_text.dump(kept), is_listed=False)
         counted = Counted(
