@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 from hashlib import sha256
 from typing import Protocol
 
@@ -22,6 +23,7 @@ from cxr_node.dicom.pixels import pixels
 from cxr_node.dicom.read import admission, header
 from cxr_node.dicom.results import (
     basic_text_sr,
+    copied_attributes,
     key_object,
     measurement_sr,
     not_analysed_note,
@@ -30,7 +32,6 @@ from cxr_node.dicom.results import (
     segmentation,
 )
 from cxr_node.dicom.results.context import Context, stated_number
-from cxr_node.dicom.results.copied_attributes import header_sha256
 from cxr_node.dicom.verify import check
 from cxr_node.domain import (
     NO_PRECEDENT,
@@ -137,7 +138,7 @@ def unmeasured(_stage: str) -> AbstractContextManager[object]:
     return nullcontext()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Analysis:
     """An analysed radiograph, before it is put into result objects."""
 
@@ -145,6 +146,11 @@ class Analysis:
     radiograph: Radiograph
     finding: Finding
     measurement: Measurement | None = None
+
+    @cached_property
+    def header_sha256(self) -> str:
+        """Of what the results carry over from the header, each of them; it takes longer than a report does."""
+        return copied_attributes.header_sha256(self.source, self.radiograph)
 
 
 def process(
@@ -253,12 +259,13 @@ def judge(
     during: During = unmeasured,
 ) -> Analysis | Rejected:
     """Read, choose who answers, admit, decode, examine, decide."""
-    with during("read"):
-        source = header.read(content)
-    if isinstance(source, Rejected):
-        return source
-    predictor = classifier.for_age(source.age_years) if isinstance(classifier, ProfileRouter) else classifier
-    radiograph = admit(source, predictor.profile, config.admission, precedent, during)
+    with quiet():
+        with during("read"):
+            source = header.read(content)
+        if isinstance(source, Rejected):
+            return source
+        predictor = classifier.for_age(source.age_years) if isinstance(classifier, ProfileRouter) else classifier
+        radiograph = admit(source, predictor.profile, config.admission, precedent, during)
     if isinstance(radiograph, Rejected):
         return radiograph
     with during("examine"):
@@ -359,6 +366,7 @@ def explain(
         precedent=precedent,
         zone=times.zone(config.results.time_zone),
         per=per,
+        header_sha256=analysis.header_sha256,
     )
     made = (build(context) for kind, build in BUILDERS.items() if kind in wanted)
     artifacts = tuple(artifact for artifact in made if artifact is not None)
@@ -381,7 +389,7 @@ def judgement(analysis: Analysis, pictures: tuple[Artifact, ...]) -> Judgement:
         remarks=radiograph.remarks,
         cautions=radiograph.cautions,
         pixel_sha256=radiograph.pixel_sha256,
-        header_sha256=header_sha256(analysis.source, radiograph),
+        header_sha256=analysis.header_sha256,
         voi=radiograph.voi,
         results=tuple(each.ref for each in pictures),
         page_sha256=pages[0] if pages else None,

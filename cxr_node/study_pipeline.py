@@ -106,6 +106,7 @@ def _context_of(image: StudyImage, source: header.Source, config: Config, kinds:
         per=ReportPer.STUDY,
         made=told.results,
         page=image.page,
+        header_sha256=told.header_sha256,
     )
 
 

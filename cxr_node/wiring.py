@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cxr_node.domain import Examination, Radiograph, Target
     from cxr_node.model.predictor import ProfilePredictor
     from cxr_node.model.profile import Profile
+    from cxr_node.model.runtime import Company
     from cxr_node.node.ledger.ledger import Ledger
     from cxr_node.node.ledger.promotions import Promotion, Rivals
     from cxr_node.pipeline import Classifier, Predictor
@@ -145,7 +146,9 @@ def ledger(config: Config) -> Ledger:
     return Ledger.of_node(config, must_exist=True)
 
 
-def predictor(profile: Profile, config: Config, *, for_one: bool = False) -> ProfilePredictor:
+def predictor(
+    profile: Profile, config: Config, *, for_one: bool = False, company: Company | None = None
+) -> ProfilePredictor:
     """Load one profile's network, as the worker does; `for_one` answer with a shorter test.
 
     Raises
@@ -155,20 +158,30 @@ def predictor(profile: Profile, config: Config, *, for_one: bool = False) -> Pro
     from cxr_node.model.predictor import load_predictor
 
     process_setup.keep_freed()
-    return load_predictor(profile, config.model.threads, config.model.runtime, for_one=for_one)
+    return load_predictor(profile, config.model.threads, config.model.runtime, for_one=for_one, company=company)
 
 
-def classifier(config: Config) -> Classifier:
+def _shared(loaded: ProfilePredictor) -> Predictor:
+    """For any number of threads."""
+    from cxr_node.model.predictor import BatchingPredictor
+
+    return loaded if loaded.is_shared else BatchingPredictor(loaded)
+
+
+def classifier(config: Config, company: Company | None = None) -> Classifier:
     """Load whoever answers: one predictor, or a panel of several. Threads may share it.
+
+    Parameters
+    ----------
+    company : which images are in hand; None: nobody counts them
 
     Raises
     ------
     ConfigError, ModelError : as above.
     """
     from cxr_node import pipeline
-    from cxr_node.model.predictor import BatchingPredictor
 
-    loaded = [BatchingPredictor(predictor(each, config)) for each in profiles(config)]
+    loaded = [_shared(predictor(each, config, company=company)) for each in profiles(config)]
     return pipeline.ProfileRouter(tuple(loaded)) if len(loaded) > 1 else loaded[0]
 
 
@@ -208,9 +221,7 @@ class _OnDemand:
         return self._predictor().examine(radiograph)
 
     def _predictor(self) -> Predictor:
-        from cxr_node.model.predictor import BatchingPredictor
-
         with self._loading:
             if self._loaded is None:
-                self._loaded = BatchingPredictor(predictor(self._profile, self._config, for_one=self._for_one))
+                self._loaded = _shared(predictor(self._profile, self._config, for_one=self._for_one))
             return self._loaded

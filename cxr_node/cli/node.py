@@ -38,6 +38,8 @@ from cxr_node.errors import ConfigError, DataError, ResourceError
 if TYPE_CHECKING:
     from cxr_node.config.network import Address
     from cxr_node.config.schema import Config
+    from cxr_node.domain import Origin, Precedent
+    from cxr_node.outcome import Outcome
 
 
 @command()
@@ -197,6 +199,7 @@ def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
     stop = supervisor.stop_event()  # before the libraries of the next lines start threads
     from cxr_node import pipeline, study_pipeline
     from cxr_node.dicom.pixels import compress
+    from cxr_node.model.runtime import Company
     from cxr_node.node.audit import recorder
     from cxr_node.node.process import metrics
     from cxr_node.node.work import worker
@@ -207,11 +210,15 @@ def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
         with contextlib.closing(wiring.ledger(settings)) as opened:
             live = wiring.with_live_profile(settings, opened)
             beside = candidate.beside(live, opened)
-        classifier = wiring.classifier(live)
+        company = Company()
+        classifier = wiring.classifier(live, company)
+
+        def process(content: bytes, origin: Origin, config: Config, precedent: Precedent) -> Outcome:
+            with company:
+                return pipeline.process(content, origin, classifier, config, precedent, metrics.stage)
+
         return worker.Analyser(
-            process=lambda content, origin, config, precedent: pipeline.process(
-                content, origin, classifier, config, precedent, metrics.stage
-            ),
+            process=process,
             report=study_pipeline.report_study,
             prior=lambda content, current, config: pipeline.judge_prior(content, current, classifier, config),
             batch=classifier.batch,

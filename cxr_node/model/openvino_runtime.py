@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import fields
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,7 +18,7 @@ import numpy as np
 from cxr_node.errors import ModelError
 from cxr_node.model import graph_file
 from cxr_node.model.profile import Profile
-from cxr_node.model.runtime import Floats, NetworkOutput
+from cxr_node.model.runtime import Company, Floats, NetworkOutput
 
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # importing it fails, as where it is not installed
 
@@ -22,6 +27,7 @@ from openvino import properties  # noqa: E402
 
 VERSION = str(ov.__version__).partition("-")[0]
 __all__ = ("VERSION", "ov", "properties")
+log = logging.getLogger(__name__)
 
 
 _FAULTS = (*(signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP),)
@@ -35,28 +41,67 @@ class OpenVINORuntime:
 
     One image is one call on all of its views, whatever waits beside it: a larger batch is no quicker on a CPU
     (measured: 8.1 ms for one image, 8.3 ms an image for two, 9.2 for four), and so no image can touch its neighbour.
+    With company, images go side by side, each on one core: a fifth less of processor time, and the same numbers.
+
+    `threads` : of one call, or as many calls at once
+    `company` : which images are in hand; None: one at a time
     """
 
     batch = 1
+    is_shared = True
 
-    def __init__(self, profile: Profile, threads: int) -> None:
+    def __init__(self, profile: Profile, threads: int, company: Company | None = None) -> None:
         self.name = f"OpenVINO {VERSION} CPU fp32"
         self.layer = graph_file.description(profile).layer
         graph, spec = graph_file.graph(profile), profile.input
 
-        def compiled() -> Any:
+        def compiled(streams: int) -> Any:
             model = ov.Core().read_model(graph)
             model.reshape([len(spec.views), 1, spec.size_px, spec.size_px])
-            return in_float32(model, threads)
+            return in_float32(model, threads, streams)
 
         try:
-            self._request = apart(compiled).create_infer_request()
+            self._request = apart(partial(compiled, 1)).create_infer_request()
         except RuntimeError as error:
             raise ModelError(f"{profile.folder}: OpenVINO cannot use the exported network: {error}") from error
+        self._turn, self._is_narrow = threading.Lock(), threads == 1
+        self._company = company or Company()
+        trial, _ = graph_file.trial(spec, few=True)
+        self._beside = _SideBySide(lambda: self._several(partial(compiled, threads), threads, trial))
 
     def infer(self, shown: Floats) -> NetworkOutput:
         """As `runtime.Runtime`; one image after the other."""
-        seen = [self._infer(np.ascontiguousarray(views)) for views in shown]
+        with self._requested() as request:
+            return self._answer(request, shown)
+
+    @contextmanager
+    def _requested(self) -> Iterator[Any]:
+        """The request that has all cores, or one of those that have one each."""
+        one = None if self._company.is_alone or self._is_narrow else self._beside.take()
+        if one is None:
+            with self._turn:
+                yield self._request
+            return
+        try:
+            yield one
+        finally:
+            self._beside.give(one)
+
+    def _several(self, compiled: Callable[[], Any], number: int, trial: Floats) -> list[Any]:
+        """Requests of one core each; none where they would answer otherwise than the one that has all."""
+        made = apart(compiled)
+        requests = [made.create_infer_request() for _ in range(number)]
+        found = self._answer(requests[0], trial)
+        with self._turn:
+            expected = self._answer(self._request, trial)
+        pairs = [(getattr(found, each.name), getattr(expected, each.name)) for each in fields(expected)]
+        if not all(np.array_equal(one, other) for one, other in pairs if other is not None):
+            log.info("images are examined one after the other: side by side the network answers otherwise here")
+            return []
+        return requests
+
+    def _answer(self, request: Any, shown: Floats) -> NetworkOutput:
+        seen = [self._infer(request, np.ascontiguousarray(views)) for views in shown]
         strange = [one.strangeness for one in seen if one.strangeness is not None]
         return NetworkOutput(
             logits=np.concatenate([one.logits for one in seen]),
@@ -65,12 +110,12 @@ class OpenVINORuntime:
             strangeness=np.concatenate(strange) if strange else None,
         )
 
-    def _infer(self, views: Floats) -> NetworkOutput:
+    def _infer(self, request: Any, views: Floats) -> NetworkOutput:
         try:
-            self._request.infer([views], share_inputs=True)
+            request.infer([views], share_inputs=True)
         except RuntimeError as error:
             raise ModelError(f"the network failed: {error}") from error
-        logits, activation, signature, *strange = (tensor.data for tensor in self._request.output_tensors)
+        logits, activation, signature, *strange = (tensor.data for tensor in request.output_tensors)
         return NetworkOutput(  # copies: the request writes into the same memory at its next call
             logits=logits[None].copy(),
             activation=activation[:1].copy(),
@@ -79,8 +124,35 @@ class OpenVINORuntime:
         )
 
 
-def in_float32(model: Any, threads: int) -> Any:
-    """Compile a graph for this CPU.
+class _SideBySide:
+    """Requests that are made when they are first wanted, by a thread of its own: nobody waits for them."""
+
+    def __init__(self, make: Callable[[], list[Any]]) -> None:
+        self._make, self._maker = make, threading.Lock()
+        self._free: list[Any] = []
+
+    def take(self) -> Any | None:
+        """One that nobody uses; None where there is none, or not yet."""
+        try:
+            return self._free.pop()
+        except IndexError:
+            if self._maker.acquire(blocking=False):  # once and for all
+                threading.Thread(target=self._fill, name="side by side").start()
+            return None
+
+    def give(self, request: Any) -> None:
+        """Give it back."""
+        self._free.append(request)
+
+    def _fill(self) -> None:
+        try:
+            self._free.extend(self._make())
+        except (ModelError, RuntimeError) as error:
+            log.warning("images are examined one after the other: %s", error)
+
+
+def in_float32(model: Any, threads: int, streams: int = 1) -> Any:
+    """Compile a graph for this CPU; `streams` calls share the threads.
 
     Without a hint OpenVINO computes in bfloat16 wherever a processor can, and the same image gets other numbers there.
 
@@ -89,9 +161,12 @@ def in_float32(model: Any, threads: int) -> Any:
     options = {
         properties.hint.inference_precision(): ov.Type.f32,
         properties.hint.execution_mode(): properties.hint.ExecutionMode.ACCURACY,
-        properties.hint.performance_mode(): properties.hint.PerformanceMode.LATENCY,
         properties.inference_num_threads(): threads,
     }
+    if streams > 1:
+        options[properties.num_streams()] = streams
+    else:
+        options[properties.hint.performance_mode()] = properties.hint.PerformanceMode.LATENCY
     compiled = ov.Core().compile_model(model, "CPU", options)
     if (precision := compiled.get_property(properties.hint.inference_precision())) != ov.Type.f32:
         raise RuntimeError(f"it was asked for float32, and computes in {precision.get_type_name()}")

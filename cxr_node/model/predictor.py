@@ -27,7 +27,7 @@ from cxr_node.model.decision import decide
 from cxr_node.model.ood_distance import distance
 from cxr_node.model.preprocess import borders, prepare, views
 from cxr_node.model.profile import Profile, sha256
-from cxr_node.model.runtime import NetworkOutput, Runtime
+from cxr_node.model.runtime import Company, NetworkOutput, Runtime
 from cxr_node.model.site_calibration import at_site
 from cxr_node.model.torchxrayvision import op_norm
 
@@ -85,7 +85,7 @@ def divided(judged: float, logits: Floats, positive: Sequence[bool]) -> Doubles:
 class ProfilePredictor:
     """A profile's classifier on this machine; `pipeline.Predictor`.
 
-    Not for two threads at once: a worker process owns one.
+    For as many threads at once as its runtime.
 
     `stats` : as `model.ood_distance.normalised` returns them; {} where no distance is judged
     """
@@ -104,6 +104,11 @@ class ProfilePredictor:
     def batch(self) -> int:
         """How many radiographs at once pay."""
         return self.runtime.batch
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several threads may ask at once."""
+        return self.runtime.is_shared
 
     def examine(self, radiograph: Radiograph) -> Examination:
         """Predict and explain one radiograph; as `examine_all`."""
@@ -235,7 +240,12 @@ class BatchingPredictor:
 
 
 def load_predictor(
-    profile: Profile, threads: int = 0, wanted: RuntimeKind = RuntimeKind.AUTO, *, for_one: bool = False
+    profile: Profile,
+    threads: int = 0,
+    wanted: RuntimeKind = RuntimeKind.AUTO,
+    *,
+    for_one: bool = False,
+    company: Company | None = None,
 ) -> ProfilePredictor:
     """Load a profile's network into the quickest runtime that answers as torch in float32 does.
 
@@ -244,6 +254,7 @@ def load_predictor(
     threads : threads of inference; 0: all cores of the machine
     wanted : which runtime; AUTO: chosen by itself
     for_one : whoever asks for a single answer waits for four golden inputs, not for all of them
+    company : which images are in hand, where there may be several
 
     Raises ModelError: the weights are not those the profile was loaded with, or no runtime that is wanted can use them,
     or answers right, here.
@@ -256,7 +267,7 @@ def load_predictor(
     # Numpy's products here are small. With a thread for each core one took 0.1 ms alone and 50 ms beside other work.
     threadpool_limits(1, "blas")
     refusals: list[str] = []
-    for candidate in candidates(profile, wanted, threads or os.cpu_count() or 1):
+    for candidate in candidates(profile, wanted, threads or os.cpu_count() or 1, company):
         if (refusal := refused(candidate, profile, stats, few=for_one)) is None:
             log.info("profile %s %s judges by %s", profile.name, profile.version, candidate.name)
             return ProfilePredictor(profile, candidate, stats)
@@ -290,13 +301,16 @@ def refused(candidate: Runtime, profile: Profile, stats: Mapping[str, Floats], *
     return f"{candidate.name} is refused: a probability differs by {difference:.2g} from torch in float32"
 
 
-def candidates(profile: Profile, wanted: RuntimeKind, threads: int) -> Iterator[Runtime]:
+def candidates(
+    profile: Profile, wanted: RuntimeKind, threads: int, company: Company | None = None
+) -> Iterator[Runtime]:
     """Make what may serve a profile here, the quickest first; who uses them tries each on golden inputs.
 
     Parameters
     ----------
     wanted : AUTO tries CUDA, OpenVINO, torch; each in float32, whatever shorter numbers the processor multiplies
     threads : of one call
+    company : which images are in hand, where there may be several
 
     Raises ModelError: what is wanted is not installed, or the profile has no exported graph for it.
     """
@@ -308,7 +322,7 @@ def candidates(profile: Profile, wanted: RuntimeKind, threads: int) -> Iterator[
     if graph_file.there(profile):
         from cxr_node.model.openvino_runtime import OpenVINORuntime
 
-        yield OpenVINORuntime(profile, threads)
+        yield OpenVINORuntime(profile, threads, company)
     elif wanted is not RuntimeKind.AUTO or not torch_installed():
         raise ModelError(
             f"{profile.folder} holds no exported network. `cxr-node export {profile.folder}` makes one where torch "

@@ -5,7 +5,9 @@ torch is the reference, and trains; OpenVINO serves on CPUs, from the graph that
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Protocol
 
 import numpy as np
@@ -32,8 +34,34 @@ class NetworkOutput:
     strangeness: Floats | None
 
 
+class Company:
+    """How many images are in hand; entered around each.
+
+    A network that takes all cores for one image gives the quickest answer, and one core for each of several images the
+    most answers: less is lost to threads that wait for each other.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._present = threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._present += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._lock:
+            self._present -= 1
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether no other image is in hand."""
+        return self._present <= 1
+
+
 class Runtime(Protocol):
-    """A network on this machine. Not for two threads at once."""
+    """A network on this machine. Not for two threads at once, unless `is_shared`."""
 
     @property
     def name(self) -> str:
@@ -46,6 +74,10 @@ class Runtime(Protocol):
     @property
     def batch(self) -> int:
         """How many images at once pay."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several threads may ask at once."""
 
     def infer(self, shown: Floats) -> NetworkOutput:
         """Pass all views of some images through the network, once.

@@ -55,6 +55,8 @@ CUDA_BATCH = 16
 class TorchRuntime:
     """A network in torch; `runtime.Runtime`."""
 
+    is_shared = False
+
     def __init__(self, network: Network, label: int, device: str = "cpu") -> None:
         self._device = torch.device(device)
         placed = network.to(self._device).to(memory_format=torch.channels_last).eval()  # 33 instead of 50 ms

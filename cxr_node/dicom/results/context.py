@@ -62,6 +62,8 @@ class Context:
     """Objects of this image that were made before its report; None: what `kinds` says, with this."""
     page: bytes = field(default=b"", repr=False)
     """Part 10 file of its printed page, where a message of its study holds that."""
+    header_sha256: str = field(default="", repr=False)
+    """As `copied_attributes.header_sha256`, for whoever has it already; else it is made here."""
     clock: Moment = field(init=False, repr=False)
     """When the source was received, and whether all times of an object have its offset from UTC."""
     answer: tuple[str, ...] = field(init=False, repr=False)
@@ -69,6 +71,8 @@ class Context:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "clock", moment_of(self.source.dataset, self.origin.received_at, self.zone))
+        if not self.header_sha256:
+            object.__setattr__(self, "header_sha256", header_sha256(self.source, self.radiograph))
         object.__setattr__(self, "answer", self._all_that_counts())
 
     @property
@@ -223,7 +227,7 @@ class Context:
             self.settings.installation_id,
             self.source.ref.sop_instance_uid,
             self.radiograph.pixel_sha256,
-            header_sha256(self.source, self.radiograph),
+            self.header_sha256,
             identity.weights_sha256,
             identity.config_sha256,
             hashlib.sha256(repr(identity).encode()).hexdigest(),
