@@ -144,7 +144,7 @@ class Judge:
         """Judge one picture."""
         with Image.open(path) as picture:
             pixels = change(np.asarray(picture.convert("L"), np.float32) / 255.0)
-        radiograph = Radiograph(pixels=pixels, pixel_aspect=1.0, view=View.UNKNOWN, pixel_sha256="")
+        radiograph = Radiograph(pixels=pixels, pixel_aspect=1.0, view=View.UNKNOWN, pixel_digest="")
         seen = self._predictor.examine(radiograph)
         point, measured = self._predictor.profile.operating_point, seen.measurement
         assert measured is not None  # noqa: S101 - the predictor measures always

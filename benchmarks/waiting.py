@@ -55,7 +55,7 @@ def _judgement() -> Judgement:
         view=View.PA,
         remarks=(),
         cautions=(),
-        pixel_sha256="0" * 64,
+        pixel_digest="0" * 64,
         header_sha256="0" * 64,
     )
 

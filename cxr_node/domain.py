@@ -235,7 +235,7 @@ class Radiograph:
     remarks : plain sentences a reader must know (unknown age, no VOI window, ...), no patient data
     cautions : those of them that must stand in the picture itself, at most 60 characters each
     voi : the gray scale that was used in place of the header's first one; None where that is shown, or none is needed
-    pixel_sha256 : digest of the decoded stored values; the same for every lossless transfer syntax
+    pixel_digest : BLAKE3 of the decoded stored values; the same for every lossless transfer syntax
     """
 
     pixels: NDArray[np.float32]
@@ -244,7 +244,7 @@ class Radiograph:
     remarks: tuple[str, ...] = ()
     cautions: tuple[str, ...] = ()
     voi: Voi | None = None
-    pixel_sha256: str
+    pixel_digest: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,8 +40,8 @@ def dump(told: Judgement | NotAnalysed) -> str:
 
 def load_judgement(text: str) -> Judgement:
     """Read an analysed image's."""
-    found: Judgement = _adapter(Judgement).validate_json(text)
-    return found
+    found: Judgement = _adapter(Judgement).validate_json(text.replace('"pixel_sha256":', '"pixel_digest":', 1))
+    return found  # under the former name it waited for its report while the node was updated
 
 
 def load_not_analysed(text: str) -> NotAnalysed:

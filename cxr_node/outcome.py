@@ -18,7 +18,7 @@ class Judgement:
     finding : its map has no cells; the regions stay
     rows, columns : of the radiograph
     header_sha256 : of what the results carry over from the header: with the pixels, all that the report depends on
-    pixel_aspect, view, remarks, cautions, pixel_sha256, voi : as `Radiograph`
+    pixel_aspect, view, remarks, cautions, pixel_digest, voi : as `Radiograph`
     results : the objects of this image alone that go with the report of its study, its picture among them
     page_sha256 : digest of the printed page among them, by which it is stored; None: there is none
     """
@@ -30,7 +30,7 @@ class Judgement:
     view: View
     remarks: tuple[str, ...]
     cautions: tuple[str, ...]
-    pixel_sha256: str
+    pixel_digest: str
     header_sha256: str
     voi: Voi | None = None
     results: tuple[ResultRef, ...] = ()

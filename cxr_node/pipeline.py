@@ -388,7 +388,7 @@ def judgement(analysis: Analysis, pictures: tuple[Artifact, ...]) -> Judgement:
         view=radiograph.view,
         remarks=radiograph.remarks,
         cautions=radiograph.cautions,
-        pixel_sha256=radiograph.pixel_sha256,
+        pixel_digest=radiograph.pixel_digest,
         header_sha256=analysis.header_sha256,
         voi=radiograph.voi,
         results=tuple(each.ref for each in pictures),

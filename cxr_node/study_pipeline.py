@@ -93,7 +93,7 @@ def _context_of(image: StudyImage, source: header.Source, config: Config, kinds:
         remarks=told.remarks,
         cautions=told.cautions,
         voi=told.voi,
-        pixel_sha256=told.pixel_sha256,
+        pixel_digest=told.pixel_digest,
     )
     return Context(
         source=source,
@@ -124,7 +124,7 @@ def _newest(images: Iterable[StudyImage]) -> list[tuple[StudyImage, header.Sourc
         if isinstance(source, Rejected):
             raise InstanceError(source.sentence)
         uid = source.ref.sop_instance_uid
-        version = uid, image.judgement.pixel_sha256, image.judgement.header_sha256
+        version = uid, image.judgement.pixel_digest, image.judgement.header_sha256
         if version not in versions:
             versions.add(version)
             chosen[uid] = image, source

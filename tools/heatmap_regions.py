@@ -51,7 +51,7 @@ def films(folder: Path, predictor: ProfilePredictor) -> Iterator[Film]:
     for path, boxes in track(_listed(folder), description=folder.name):
         with Image.open(path) as image:
             pixels = np.asarray(image.convert("L"), dtype=np.float32) / 255.0
-        seen = predictor.examine(Radiograph(pixels=pixels, pixel_aspect=1.0, view=View.AP, pixel_sha256=""))
+        seen = predictor.examine(Radiograph(pixels=pixels, pixel_aspect=1.0, view=View.AP, pixel_digest=""))
         point = predictor.profile.operating_point
         if seen.prediction.probability[point.label] >= point.report_at and seen.heatmap.cells.any():
             thorax = lungs.fit(pixels)

@@ -117,6 +117,6 @@ def picture_of(pixels: NDArray[Any], pixel_aspect: float = 1.0, remarks: tuple[s
         pixels=np.ascontiguousarray(pixels, dtype=np.float32),
         pixel_aspect=pixel_aspect,
         view=View.PA,
-        pixel_sha256="cd" * 32,
+        pixel_digest="cd" * 32,
         remarks=remarks,
     )

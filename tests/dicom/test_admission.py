@@ -293,7 +293,7 @@ def test_what_the_header_does_not_tell_is_remarked() -> None:
 
 
 def picture(values: np.ndarray[Any, Any]) -> Radiograph:
-    return Radiograph(pixels=values.astype(np.float32), pixel_aspect=1.0, view=View.PA, pixel_sha256="")
+    return Radiograph(pixels=values.astype(np.float32), pixel_aspect=1.0, view=View.PA, pixel_digest="")
 
 
 @pytest.mark.parametrize(

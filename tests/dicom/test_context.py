@@ -90,7 +90,7 @@ def test_objects_have_uids_and_series_of_their_own() -> None:
     "change",
     [
         lambda c: replace(c, settings=c.settings.model_copy(update={"installation_id": "other"})),
-        lambda c: replace(c, radiograph=replace(c.radiograph, pixel_sha256="00" * 32)),
+        lambda c: replace(c, radiograph=replace(c.radiograph, pixel_digest="00" * 32)),
         lambda c: _with_identity(c, weights_sha256="00" * 32),
         lambda c: _with_identity(c, config_sha256="00" * 32),
         lambda c: _with_identity(c, version="1.0.1"),

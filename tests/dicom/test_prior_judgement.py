@@ -30,6 +30,14 @@ def test_it_is_judged_by_the_same_profile_and_without_results() -> None:
     assert judgement_text.dump(judgement_text.load_judgement(judgement_text.dump(found))) == judgement_text.dump(found)
 
 
+def test_what_waited_while_the_node_was_updated_is_read() -> None:
+    found = judged({})
+    assert isinstance(found, Judgement)
+    former = judgement_text.dump(found).replace('"pixel_digest":', '"pixel_sha256":')
+    assert '"pixel_sha256":' in former
+    assert judgement_text.load_judgement(former) == judgement_text.load_judgement(judgement_text.dump(found))
+
+
 @pytest.mark.parametrize(
     "then",
     [

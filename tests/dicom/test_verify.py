@@ -227,7 +227,7 @@ def test_two_answers_of_one_model_contradict_each_other() -> None:
 
 
 def _other_pixels() -> Any:
-    return replace(context().radiograph, pixel_sha256="00" * 32)
+    return replace(context().radiograph, pixel_digest="00" * 32)
 
 
 def test_results_of_another_image_of_the_same_study_are_not_taken_for_its_own() -> None:

@@ -18,7 +18,7 @@ from cxr_node.model.profile import Profile
 
 def radiograph(number: int) -> Radiograph:
     pixels = np.zeros((2, 2), np.float32)
-    return Radiograph(pixels=pixels, pixel_aspect=1.0, view=View.PA, pixel_sha256=str(number))
+    return Radiograph(pixels=pixels, pixel_aspect=1.0, view=View.PA, pixel_digest=str(number))
 
 
 class Counting:
@@ -34,7 +34,7 @@ class Counting:
     def examine_all(self, radiographs: Sequence[Radiograph]) -> list[Examination]:
         assert self._busy.acquire(blocking=False), "two threads at once"
         try:
-            asked = [each.pixel_sha256 for each in radiographs]
+            asked = [each.pixel_digest for each in radiographs]
             self.calls.append(asked)
             self.begun.set()
             assert self.go.wait(10)

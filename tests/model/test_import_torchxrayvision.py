@@ -48,7 +48,7 @@ def unexported(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def radiograph() -> Radiograph:
     pixels = (builders.chest() / np.float32(4095)).astype(np.float32)
-    return Radiograph(pixels=pixels, pixel_aspect=1.0, view=View.PA, pixel_sha256="ab" * 32)
+    return Radiograph(pixels=pixels, pixel_aspect=1.0, view=View.PA, pixel_digest="ab" * 32)
 
 
 def saved(path: Path, content: object) -> Path:

@@ -249,7 +249,7 @@ def test_a_class_that_is_certain_loses_nothing() -> None:
 def test_a_prediction_names_the_classes_and_the_map_is_of_the_judged_label(tmp_path: Path) -> None:
     looked = predictor.load_predictor(profile.load(profile_folder(tmp_path)), threads=1)
     pixels = np.random.default_rng(0).random((80, 80), dtype=np.float32)
-    seen = looked.examine(Radiograph(pixels=pixels, pixel_aspect=1.0, view=View.AP, pixel_sha256=""))
+    seen = looked.examine(Radiograph(pixels=pixels, pixel_aspect=1.0, view=View.AP, pixel_digest=""))
     assert list(seen.prediction.probability) == ["pneumonia"]
     shares = seen.prediction.classes
     assert list(shares) == ["normal", "bacteria", "virus"]

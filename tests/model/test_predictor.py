@@ -22,7 +22,7 @@ def radiograph(seed: int, shape: tuple[int, int] = (150, 120)) -> Radiograph:
     coarse = np.random.default_rng(seed).random((6, 5))
     rows, cols = (np.linspace(0, n - 1.001, m) for n, m in zip(coarse.shape, shape, strict=True))
     pixels = coarse[np.ix_(rows.astype(int), cols.astype(int))].astype(np.float32)
-    return Radiograph(pixels=pixels, pixel_aspect=1.0, view=View.PA, pixel_sha256=f"{seed:064}")
+    return Radiograph(pixels=pixels, pixel_aspect=1.0, view=View.PA, pixel_digest=f"{seed:064}")
 
 
 @pytest.fixture(scope="module")

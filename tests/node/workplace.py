@@ -50,7 +50,7 @@ def judgement(number: int) -> Judgement:
         view=View.PA,
         remarks=(),
         cautions=(),
-        pixel_sha256="",
+        pixel_digest="",
         header_sha256="",
     )
 

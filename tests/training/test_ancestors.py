@@ -77,7 +77,7 @@ def test_three_classes_are_measured_and_judged_as_one_question(trained: Path, ch
     predictor = load_predictor(load(folder), threads=1)
     image = next(item for item in images.read(children, folders.CLASSES) if item.positive)
     seen = predictor.examine(
-        Radiograph(pixels=images.load(image), pixel_aspect=1.0, view=View.AP, pixel_sha256="")
+        Radiograph(pixels=images.load(image), pixel_aspect=1.0, view=View.AP, pixel_digest="")
     ).prediction
     assert seen.classes["bacteria"] + seen.classes["virus"] == pytest.approx(seen.probability["PNEUMONIA"])
     file = tmp_path / "a.dcm"

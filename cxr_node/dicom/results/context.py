@@ -226,7 +226,7 @@ class Context:
         return (
             self.settings.installation_id,
             self.source.ref.sop_instance_uid,
-            self.radiograph.pixel_sha256,
+            self.radiograph.pixel_digest,
             self.header_sha256,
             identity.weights_sha256,
             identity.config_sha256,

@@ -330,7 +330,7 @@ def _read(source: Source, radiograph: Radiograph) -> Iterator[object]:
     yield "spacing", source.spacing_mm  # of a segmentation's pixels
     yield "sides", zones.sides(source)  # in whose words a region is placed
     for field in fields(radiograph):
-        if field.name not in ("pixels", "pixel_sha256"):  # the stored values have a digest of their own
+        if field.name not in ("pixels", "pixel_digest"):  # the stored values have a digest of their own
             yield field.name, getattr(radiograph, field.name)
 
 

@@ -75,7 +75,7 @@ def context_of(
         identity=identity,
     )
     kind = ResultKind.NOT_ANALYSED if per is ReportPer.IMAGE else ResultKind.REPORT
-    unseen = Radiograph(pixels=_NOTHING, pixel_aspect=1.0, view=source.view, pixel_sha256="")
+    unseen = Radiograph(pixels=_NOTHING, pixel_aspect=1.0, view=source.view, pixel_digest="")
     return Context(
         source=source, radiograph=unseen, finding=finding, origin=origin, settings=settings,
         kinds=frozenset({kind}), zone=times.zone(settings.time_zone), per=per,

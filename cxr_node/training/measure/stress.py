@@ -186,7 +186,7 @@ def measure_outsiders(
 def _verdicts(scorer: Scorer, images: Sequence[Pixels], on_image: Callable[[], None]) -> list[str]:
     shown = [preprocess.prepare(np.ascontiguousarray(image), scorer.profile.input) for image in images]
     decisions = decisions_of(scorer.profile, scorer.score(torch.from_numpy(np.stack(shown))[:, None], on_image))
-    seen = [Radiograph(pixels=image, pixel_aspect=1.0, view=View.UNKNOWN, pixel_sha256="") for image in images]
+    seen = [Radiograph(pixels=image, pixel_aspect=1.0, view=View.UNKNOWN, pixel_digest="") for image in images]
     said = [
         decision.verdict if admission.check_pixels(one) is None else Verdict.REJECTED
         for one, decision in zip(seen, decisions, strict=True)

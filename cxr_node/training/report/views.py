@@ -112,7 +112,7 @@ def _mistakes(scorer: Scorer, study: Study) -> Iterator[Mistake]:
     for place in worst:
         item = study.items[place]
         pixels = images.load(item)
-        seen = Radiograph(pixels=pixels, pixel_aspect=1.0, view=View.UNKNOWN, pixel_sha256=item.digest)
+        seen = Radiograph(pixels=pixels, pixel_aspect=1.0, view=View.UNKNOWN, pixel_digest=item.digest)
         found = predictor.examine(seen).heatmap
         scale = PICTURE_PX / max(pixels.shape)
         shown = overlay.gray(pixels, (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale)))
