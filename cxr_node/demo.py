@@ -150,6 +150,8 @@ def run(
                     bar.console.print(f"node {node.address} and PACS {pacs.address} listen on loopback")
                     _send(list(sources.values()), node, bar)
                     stories = _settled(node, sources, bar)
+                if visit is None:
+                    node.end()  # while what it sent is written out
                 targets = wiring.targets(loader.load(node.folder / "node.yaml"))
                 rows = _unpacked(sources, stories, pacs, out, targets)
                 findings = " and ".join(dict.fromkeys(target.finding for target in targets.values()))
@@ -277,4 +279,4 @@ def _write_picture(part10: Path, path: Path) -> None:
         return
     with contextlib.suppress(InstanceError):
         shown = pixels.decode(source, Admission()).pixels
-        Image.fromarray((shown * 255.0).round().astype("uint8")).save(path)
+        Image.fromarray((shown * 255.0).round().astype("uint8")).save(path, compress_level=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -181,7 +182,9 @@ def classifier(config: Config, company: Company | None = None) -> Classifier:
     """
     from cxr_node import pipeline
 
-    loaded = [_shared(predictor(each, config, company=company)) for each in profiles(config)]
+    found = profiles(config)
+    with ThreadPoolExecutor(len(found), "profile") as threads:  # half of it is one core's work
+        loaded = list(threads.map(lambda each: _shared(predictor(each, config, company=company)), found))
     return pipeline.ProfileRouter(tuple(loaded)) if len(loaded) > 1 else loaded[0]
 
 

@@ -6,6 +6,8 @@ It is sent files, and its ledger tells what became of them.
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -129,6 +131,10 @@ class Node:
     def last_words(self) -> str:
         """The end of its log."""
         return _last_words(self.folder)
+
+    def end(self) -> None:
+        """Ask it to end; the block waits until it has."""
+        os.kill(self.pid, signal.SIGTERM)
 
 
 @contextlib.contextmanager

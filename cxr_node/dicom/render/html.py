@@ -40,7 +40,7 @@ def picture_png(content: bytes) -> bytes:
     size = (int(dataset.Columns), int(dataset.Rows))
     picture = Image.frombytes("RGB", size, dataset.PixelData[: 3 * size[0] * size[1]])
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    picture.save(buffer, "PNG", compress_level=1)  # a third of the time, and a fifth more bytes
     return buffer.getvalue()
 
 
