@@ -162,6 +162,7 @@ def in_float32(model: Any, threads: int, streams: int = 1) -> Any:
         properties.hint.inference_precision(): ov.Type.f32,
         properties.hint.execution_mode(): properties.hint.ExecutionMode.ACCURACY,
         properties.inference_num_threads(): threads,
+        properties.hint.enable_cpu_pinning(): False,  # every process would pin its first thread to the same core
     }
     if streams > 1:
         options[properties.num_streams()] = streams
