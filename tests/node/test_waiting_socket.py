@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import pynetdicom
 import pytest
@@ -19,6 +20,7 @@ from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAsso
 
 from cxr_node.node.ledger import queries
 from cxr_node.node.network import guarded_socket
+from cxr_node.node.network.waiting_socket import Checkpoint
 from tests.node import wire
 from tests.node.receivers import Receiving, receiving
 from tests.node.test_receive import assert_clean, eventually, instance
@@ -151,6 +153,33 @@ def _parameters(function: Callable[..., object]) -> str:
     signature = inspect.signature(function)
     plain = [one.replace(annotation=inspect.Parameter.empty) for one in signature.parameters.values()]
     return str(inspect.Signature(plain))
+
+
+class _Reactor:
+    """What a checkpoint sees of an association: that is "paused" before it waits, by pynetdicom, and not after."""
+
+    _is_paused = False
+
+
+def test_who_closes_the_checkpoint_is_not_told_that_a_thread_waits_which_goes_on() -> None:
+    reactor: Any = _Reactor()
+    checkpoint = Checkpoint(reactor)
+    checkpoint.set()
+    reactor._is_paused = True
+    assert checkpoint.wait()
+    checkpoint.clear()  # by another thread, before the reactor's next step
+    assert not reactor._is_paused
+
+
+def test_who_closes_the_checkpoint_is_told_when_the_thread_waits_again() -> None:
+    reactor: Any = _Reactor()
+    checkpoint = Checkpoint(reactor)
+    thread = threading.Thread(target=checkpoint.wait, daemon=True)
+    thread.start()
+    eventually(lambda: reactor._is_paused)
+    checkpoint.set()
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive() and not reactor._is_paused
 
 
 @pytest.mark.parametrize("length", [0xFFFFFFF0, guarded_socket.REQUEST_PDU_BYTES + 1])

@@ -77,13 +77,14 @@ class Checkpoint(threading.Event):
     """The event that an association's thread passes on every turn: it waits there until there is work.
 
     Who sends a request closes it, and waits until the thread says that it is here. A thread of pynetdicom's that has
-    served an N-EVENT-REPORT says that it is not, and so it is said again as long as it is true.
+    served an N-EVENT-REPORT says that it is not, and so it is said again as long as it is true. And one that goes on
+    says so only a moment later: a request sent in that moment lost its answer to that thread, and waited in vain.
     """
 
     def __init__(self, association: Association) -> None:
         super().__init__()
         self._association = association
-        self._news = threading.Event()
+        self._news, self._gate = threading.Event(), threading.Lock()
 
     def notify(self) -> None:
         """Let the thread take its next turn now."""
@@ -95,17 +96,22 @@ class Checkpoint(threading.Event):
         self._news.set()
 
     def clear(self) -> None:
-        """As the base class; closing it wakes the thread too."""
-        super().clear()
+        """As the base class; closing it wakes the thread too. From now on what it says of itself is true."""
+        with self._gate:
+            super().clear()
         self._news.set()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for work, but not for long; then as the base class."""
         self._news.wait(WAIT_S)
         self._news.clear()
-        while not super().wait(_CLOSED_TURN_S):
-            self._association._is_paused = True
-        return True
+        while True:
+            with self._gate:
+                is_open = self.is_set()
+                self._association._is_paused = not is_open
+            if is_open:
+                return True
+            super().wait(_CLOSED_TURN_S)
 
 
 class Pace:
