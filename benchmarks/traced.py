@@ -38,7 +38,7 @@ PARTS: Mapping[str, Parts] = {
         "header and decode": ("cxr_node.dicom.read.header:read", "cxr_node.pipeline:admit"),
         "resize and views": ("cxr_node.model.preprocess:prepare", "cxr_node.model.preprocess:views"),
         "network": ("cxr_node.model.openvino_runtime:OpenVINORuntime.infer",),
-        "lungs, outline": ("cxr_node.model.predictor:BatchingPredictor.examine",),
+        "lungs, outline": ("cxr_node.model.predictor:ProfilePredictor.examine",),
         "reports and picture": ("cxr_node.pipeline:explain", "cxr_node.study_pipeline:report_study"),
         "our own check": ("cxr_node.dicom.verify.check:require_sound",),
         "compress": ("cxr_node.node.network.pictures:pack",),

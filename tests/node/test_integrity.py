@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from cxr_node.errors import LedgerLostError, ResourceError
-from cxr_node.node.ledger import queries, sqlite_file
+from cxr_node.node.ledger import database, queries, sqlite_file
 from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
 from cxr_node.node.ledger.states import InstanceState
+from cxr_node.node.process.notify import START
 from tests import postgres
 from tests.node import workplace
 from tests.node.ledgers import Clock, digest, origin, reference
@@ -93,6 +94,17 @@ def test_a_whole_and_a_new_file_are_left_alone(tmp_path: Path) -> None:
     assert queries.counts(ledger)[InstanceState.RECEIVED] == ROWS
     ledger.close()
     assert file.stat().st_ino == identity
+
+
+def test_of_those_that_start_together_one_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And each that is started alone, as after its death: whoever noticed damage ends."""
+    filled(tmp_path)
+    looked: list[Path] = []
+    monkeypatch.setattr(database, "set_damaged_aside", lambda file, _: looked.append(file))
+    for start, expected in (("one", 1), ("one", 1), ("two", 2), ("", 3), ("", 4), ("two", 5), ("two", 5)):
+        monkeypatch.setenv(START, start)
+        Ledger.open(tmp_path, repair=True).close()
+        assert len(looked) == expected, start
 
 
 def test_a_large_file_gets_the_quick_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,9 @@ from pathlib import Path
 
 from cxr_node.errors import ResourceError
 
+START = "CXR_NODE_START"
+"""Environment variable that names a start of the node to processes that begin with it; restarted, they have none."""
+
 
 class Role(StrEnum):
     """Which process waits."""

@@ -29,6 +29,7 @@ from typing import Self
 from sdnotify import SystemdNotifier
 
 from cxr_node.node.process import logs
+from cxr_node.node.process.notify import START
 
 log = logging.getLogger(__name__)
 
@@ -154,6 +155,8 @@ class Command:
 @dataclass(slots=True, kw_only=True)
 class _Child:
     command: Command
+    start: str
+    """Names this start to those that begin with it."""
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
     due_at: float = 0.0
@@ -178,7 +181,10 @@ def supervise(
     """
     notifier, hangup, hurry = notifier or Notifier(), hangup or threading.Event(), hurry or threading.Event()
     now = time.monotonic()
-    children = [_Child(command=each, due_at=now + place * _HEAD_START_S) for place, each in enumerate(commands)]
+    start = secrets.token_hex(8)
+    children = [
+        _Child(command=each, start=start, due_at=now + place * _HEAD_START_S) for place, each in enumerate(commands)
+    ]
     status = 0
     try:
         notifier.ready()
@@ -221,9 +227,12 @@ def _postpone(child: _Child, code: int) -> None:
 
 def _start(child: _Child) -> None:
     bind = partial(_die_with_parent, ctypes.CDLL(None).prctl, os.getpid())
+    environment = os.environ | {START: "" if child.started_at else child.start}
     child.started_at = time.monotonic()
     # the terminal's Ctrl-C goes to the supervisor only: it knows the order of the stop
-    child.process = subprocess.Popen(child.command.argv, stdin=subprocess.DEVNULL, process_group=0, preexec_fn=bind)
+    child.process = subprocess.Popen(
+        child.command.argv, stdin=subprocess.DEVNULL, process_group=0, preexec_fn=bind, env=environment
+    )
     log.info("started role=%s pid=%d", child.command.name, child.process.pid)
 
 
