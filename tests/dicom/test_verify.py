@@ -14,9 +14,11 @@ from pydicom import dcmread
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEG2000Lossless
 
 from cxr_node import result_kinds
+from cxr_node.dicom.pixels.compress import Encoder
 from cxr_node.dicom.results.context import Context
 from cxr_node.dicom.verify import check
 from cxr_node.dicom.verify.rules import Rule
+from cxr_node.node.network import file_meta, pictures
 from cxr_node.result_kinds import ResultKind
 from tests import builders
 from tests.builders import item
@@ -114,6 +116,36 @@ def test_sound_results_have_no_flaw(case: str, name: str) -> None:
 )
 def test_sound_results_of_other_settings(case: str, more: dict[str, str]) -> None:
     assert flaws(context(case, **SMALL, **more), SOURCES["DX"]) == []
+
+
+def as_kept(content: bytes, syntax: str) -> bytes:
+    """A picture as the spool keeps it, or as a destination gets it in RLE."""
+    meta, data_set = file_meta.halves(content)
+    packed = pictures.compress(data_set, syntax, Encoder())
+    assert packed is not None
+    return file_meta.renamed(content, meta, syntax) + packed
+
+
+@pytest.mark.parametrize("source", ["DX", "lossy"])
+@pytest.mark.parametrize("syntax", [pictures.JPEG, pictures.JPEG_LS, pictures.RLE])
+def test_a_picture_is_sound_as_it_is_sent(syntax: str, source: str) -> None:
+    content = SOURCES[source]
+    of = of_bytes(content, "pneumonia", **SMALL)
+    of = replace(of, radiograph=replace(of.radiograph, view=of.source.view))
+    *others, (name, whole) = files(of, REPORT, MEASUREMENTS, HEATMAP)
+    picture = (name, as_kept(whole, syntax))
+    for these in ([*others, picture, ("source", content)], [*others, picture], [picture]):
+        assert check.check_files(these).flaws == ()
+
+
+@pytest.mark.parametrize("lost", ["00", None])
+def test_a_picture_that_lost_some_says_so(lost: str | None) -> None:
+    dataset = dcmread(io.BytesIO(as_kept(dict(files(context(**SMALL)))[str(HEATMAP)], pictures.JPEG)))
+    dataset.LossyImageCompression = lost
+    written = io.BytesIO()
+    dataset.save_as(written)
+    found = check.check_files([("picture", written.getvalue())]).flaws
+    assert {(flaw.rule, flaw.where) for flaw in found} == {(Rule.PIXELS, "LossyImageCompression")}
 
 
 def test_a_character_set_of_several_values_is_no_flaw() -> None:

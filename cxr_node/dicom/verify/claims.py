@@ -162,8 +162,16 @@ def _of_header(document: Document) -> Iterator[Claim]:
     if document.kind in PICTURES:
         yield Claim("modality", text(dataset, "Modality"), Rule.SOURCE, "Modality")
     if document.kind in PICTURES | {ResultKind.SEGMENTATION}:
-        for keyword in ("LossyImageCompression", "PatientOrientation"):
+        for keyword in ("PatientOrientation", *(() if is_jpeg_of_ours(document) else ("LossyImageCompression",))):
             yield Claim(keyword, dataset.get(keyword), Rule.SOURCE, keyword)
+
+
+def is_jpeg_of_ours(document: Document) -> bool:
+    """Whether a picture says that it lost some when it was stored, whatever its source had lost."""
+    says = {"LossyImageCompression": "01", "LossyImageCompressionMethod": "ISO_10918_1"}
+    return document.kind in PICTURES and all(
+        text(document.dataset, name).strip() == each for name, each in says.items()
+    )
 
 
 def _of_equipment(document: Document, ours: Plain) -> Iterator[Claim]:

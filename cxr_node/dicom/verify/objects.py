@@ -41,6 +41,13 @@ _MUST_SAY = {
 }  # fmt: skip
 _RULES = {"summary": Rule.SUMMARY, "source": Rule.SOURCE}
 _OUR_UID = re.compile(r"2\.25\.[1-9]\d{0,38}")  # PS3.5 B.2: a UUID as one number
+_NATIVE = (
+    "1.2.840.10008.1.2.1",
+    "1.2.840.10008.1.2",
+    "1.2.840.10008.1.2.2",
+    "1.2.840.10008.1.2.1.99",
+)  # PS3.5 A.1 to A.5
+_JPEG = "1.2.840.10008.1.2.4.50"
 _MAX_DIGITS = 12  # of an IS (PS3.5 6.2)
 _SLACK = 1e-8  # of a probability that is known only as its object states it
 _LEAST = 0.1001  # percent; below it and as close to 100, people and machines read limits of their own
@@ -155,14 +162,21 @@ def _check_names(document: Document, report: Report) -> None:
 
 
 def _check_pixels(document: Document, report: Report) -> None:
-    """As much pixel data as the attributes say; of a segmentation one frame a segment, numbered from 1."""
+    """As much pixel data as the attributes say; of a segmentation one frame a segment, numbered from 1.
+
+    Where an object was compressed on its way, that there is any, and that it says so where some was lost (C.7.6.1.1.5).
+    """
     dataset, size_bits = document.dataset, 1
     for keyword in ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "NumberOfFrames"):
         said = text(dataset, keyword).strip() or ("1" if document.kind is ResultKind.HEATMAP else "")
         size_bits *= int(said) if said.isdecimal() and len(said) <= _MAX_DIGITS else 0
     size_bytes = -(-size_bits // 8)
-    if not size_bytes or document.parsed.pixel_bytes != size_bytes + size_bytes % 2:
+    syntax = text(document.parsed.meta, "TransferSyntaxUID").rstrip("\0 ")
+    expected = size_bytes + size_bytes % 2 if syntax in _NATIVE else document.parsed.pixel_bytes
+    if not size_bytes or not 0 < expected == document.parsed.pixel_bytes:
         report(Rule.PIXELS, "PixelData")
+    if syntax == _JPEG and not claims.is_jpeg_of_ours(document):
+        report(Rule.PIXELS, "LossyImageCompression")
     if document.kind is ResultKind.SEGMENTATION:
         numbers = [text(segment, "SegmentNumber") for segment in items(dataset, "SegmentSequence")]
         framed = [
