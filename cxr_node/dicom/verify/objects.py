@@ -172,8 +172,9 @@ def _check_pixels(document: Document, report: Report) -> None:
         size_bits *= int(said) if said.isdecimal() and len(said) <= _MAX_DIGITS else 0
     size_bytes = -(-size_bits // 8)
     syntax = text(document.parsed.meta, "TransferSyntaxUID").rstrip("\0 ")
-    expected = size_bytes + size_bytes % 2 if syntax in _NATIVE else document.parsed.pixel_bytes
-    if not size_bytes or not 0 < expected == document.parsed.pixel_bytes:
+    found_bytes = document.parsed.pixel_bytes
+    due_bytes = size_bytes + size_bytes % 2 if syntax in _NATIVE else found_bytes
+    if not size_bytes or not 0 < due_bytes == found_bytes:
         report(Rule.PIXELS, "PixelData")
     if syntax == _JPEG and not claims.is_jpeg_of_ours(document):
         report(Rule.PIXELS, "LossyImageCompression")
