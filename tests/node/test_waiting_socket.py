@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pynetdicom
@@ -20,6 +21,8 @@ from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAsso
 
 from cxr_node.node.ledger import queries
 from cxr_node.node.network import guarded_socket
+from cxr_node.node.network.association import store
+from cxr_node.node.network.dimse import Message
 from cxr_node.node.network.waiting_socket import Checkpoint
 from tests.node import wire
 from tests.node.receivers import Receiving, receiving
@@ -180,6 +183,17 @@ def test_who_closes_the_checkpoint_is_told_when_the_thread_waits_again() -> None
     checkpoint.set()
     thread.join(PATIENCE_S)
     assert not thread.is_alive() and not reactor._is_paused
+
+
+def test_nobody_waits_for_a_thread_that_has_ended() -> None:
+    ended: Any = SimpleNamespace(
+        dul=SimpleNamespace(socket=None),
+        _reactor_checkpoint=threading.Event(),
+        _is_paused=False,
+        is_alive=lambda: False,
+    )
+    message = Message(context_id=1, command=b"", data_set=memoryview(b""), longest=0)
+    assert store(ended, message) is None
 
 
 @pytest.mark.parametrize("length", [0xFFFFFFF0, guarded_socket.REQUEST_PDU_BYTES + 1])

@@ -334,6 +334,8 @@ def store(association: Association, message: Message) -> C_STORE | None:
     _forget(association)
     association._reactor_checkpoint.clear()  # as pynetdicom does: its other thread must not take the answer
     while not association._is_paused:
+        if not association.is_alive():  # it ended since its owner looked, and will never pause
+            return None
         time.sleep(0.0001)
     try:
         request = P_DATA()
