@@ -66,8 +66,12 @@ class OpenVINORuntime:
             raise ModelError(f"{profile.folder}: OpenVINO cannot use the exported network: {error}") from error
         self._turn, self._is_narrow = threading.Lock(), threads == 1
         self._company = company or Company()
-        trial, _ = graph_file.trial(spec, few=True)
-        self._beside = _SideBySide(lambda: self._several(partial(compiled, threads), threads, trial))
+
+        def several() -> list[Any]:  # nothing of it costs a start that never has company
+            trial, _ = graph_file.trial(spec, few=True)
+            return self._several(partial(compiled, threads), threads, trial)
+
+        self._beside = _SideBySide(several)
 
     def infer(self, shown: Floats) -> NetworkOutput:
         """As `runtime.Runtime`; one image after the other."""

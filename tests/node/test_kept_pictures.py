@@ -113,6 +113,22 @@ def test_what_is_no_packed_picture_is_not_taken_for_one(
             pictures.decompress(wrong, syntax, press)
 
 
+def sent_by(
+    kind: ResultKind, packed: bytes, wish: str, taken: Sequence[str], press: Press
+) -> dict[tuple[str, str], bytes]:
+    """Send a kept picture once; what came, by transfer syntax and SOP Instance UID."""
+    archive = peers.Archive()
+    with peers.listening(archive, kinds=PICTURES, syntaxes=taken) as address:
+        to = peers.destination(address, timeout_s=20.0, heatmap_compression=wish, send=[kind.value])
+        pacs = peers.Sender(to, compressor=press)
+        assert pacs.send(file(kind, packed)).status == 0
+        pacs.close()
+    ((syntax, count),) = archive.syntaxes.items()
+    ((uid, contents),) = archive.datasets.items()
+    assert count == len(contents) == 1
+    return {(syntax, uid): contents[0]}
+
+
 @pytest.mark.parametrize("kind", PICTURES)
 @pytest.mark.parametrize(
     ("wish", "taken", "expected"),
@@ -137,14 +153,7 @@ def test_a_destination_gets_what_it_accepts(
         ExplicitVRLittleEndian: bytes(native),
         ImplicitVRLittleEndian: bytes(to_implicit(native)),
     }
-    archive = peers.Archive()
-    with peers.listening(archive, kinds=PICTURES, syntaxes=taken) as address:
-        to = peers.destination(address, timeout_s=20.0, heatmap_compression=wish, send=[kind.value])
-        pacs = peers.Sender(to, compressor=press)
-        assert pacs.send(file(kind, packed)).status == 0
-        pacs.close()
-    assert archive.syntaxes == {expected: 1}
-    assert archive.datasets[uid] == [wanted[expected]]
+    assert sent_by(kind, packed, wish, taken, press) == {(expected, uid): wanted[expected]}
 
 
 @pytest.mark.parametrize("kind", PICTURES)
@@ -164,14 +173,8 @@ def test_what_lost_already_loses_no_more(
 ) -> None:
     packed = pictures.pack(made[kind], LOSSY)
     uid, _ = file_meta.split(packed)
-    archive = peers.Archive()
-    with peers.listening(archive, kinds=PICTURES, syntaxes=taken) as address:
-        to = peers.destination(address, timeout_s=20.0, heatmap_compression=wish, send=[kind.value])
-        pacs = peers.Sender(to, compressor=press)
-        assert pacs.send(file(kind, packed)).status == 0
-        pacs.close()
-    assert archive.syntaxes == {expected: 1}
-    (sent,) = archive.datasets[uid]
+    ((came_as, sent),) = sent_by(kind, packed, wish, taken, press).items()
+    assert came_as == (expected, uid)
     if expected == JPEG:
         assert sent == bytes(file_meta.split(packed)[1])
     else:
