@@ -38,8 +38,8 @@ WARM_UP_SHARE = 0.4
 NOISE = {"rss_mib": 16.0, "threads": 2.0, "open_files": 4.0, "ledger_kib": 1024.0, "wal_kib": 6144.0}
 """Growth after the warm-up that is not told from none; the ledger would grow by 4 MiB if it kept its rows.
 
-A role that kept one result of each image would grow by 40 MiB; a few MiB come and go with the C library's arenas. One more
-connection to the ledger is two files, and comes once.
+A role that kept one result of each image would grow by 40 MiB; a few MiB come and go with the C library's arenas.
+One more connection to the ledger is two files, and comes once.
 SQLite begins its write-ahead log again at 1,000 pages (4 MiB) and a transaction more, and never shortens the file.
 """
 SECONDS_PER_DAY = 86400.0
