@@ -36,7 +36,8 @@ class _Conv(nn.Conv2d):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         kernel, stride = self.kernel_size[0], self.stride[0]
-        rows, cols = (max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in x.shape[-2:])
+        sides = map(int, x.shape[-2:])  # numbers, so that an exported graph need not compute them
+        rows, cols = (max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in sides)
         padded = nnf.pad(x, (cols // 2, cols - cols // 2, rows // 2, rows - rows // 2))
         return nnf.conv2d(padded, self.weight, None, stride, 0, 1, self.groups)
 

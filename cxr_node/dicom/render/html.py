@@ -10,8 +10,8 @@ import io
 
 from PIL import Image
 from pydicom import Dataset, dcmread
-from pydicom.sr.codedict import codes
 
+from cxr_node.dicom.words import codes
 from cxr_node.domain import Radiograph
 
 _VERDICT_FIRST = codes.DCM.Impression.value

@@ -9,15 +9,14 @@ PS3.3 A.35.1; PS3.16 TID 2000, TID 1204, TID 1002.
 from __future__ import annotations
 
 from pydicom import Dataset
-from pydicom.sr.codedict import codes
-from pydicom.sr.coding import Code
 
 from cxr_node.dicom.results import sr_items
 from cxr_node.dicom.results.context import PRODUCT, Context, finish
 from cxr_node.dicom.results.sections import Section, sections
 from cxr_node.dicom.results.sr_items import Item, Relation
 from cxr_node.dicom.results.study import Study, about, named, start_report
-from cxr_node.dicom.words import coded_findings
+from cxr_node.dicom.words import coded_findings, codes
+from cxr_node.dicom.words.codes import Code
 from cxr_node.outcome import Artifact, NotAnalysed
 from cxr_node.result_kinds import ResultKind
 

@@ -15,7 +15,6 @@ from datetime import UTC, datetime, tzinfo
 from typing import Protocol
 
 from pydicom import Dataset
-from pydicom.sr.codedict import codes
 from pydicom.uid import ComputedRadiographyImageStorage
 
 from cxr_node import __version__
@@ -27,7 +26,7 @@ from cxr_node.dicom.results import copied_attributes
 from cxr_node.dicom.results.copied_attributes import Moment, header_sha256, moment_of, stamp
 from cxr_node.dicom.results.encoder import to_part10_each
 from cxr_node.dicom.results.sr_items import coded, reference
-from cxr_node.dicom.words import study_wording, zones
+from cxr_node.dicom.words import codes, study_wording, zones
 from cxr_node.dicom.words.rounding import is_stated
 from cxr_node.dicom.words.wording import plain, series_description, shared_series_description
 from cxr_node.domain import NO_PRECEDENT, Finding, Origin, Precedent, Radiograph, Region, ResultRef, Verdict

@@ -10,13 +10,13 @@ import io
 
 from pydicom import Dataset, dcmread
 from pydicom.charset import python_encoding
-from pydicom.sr.codedict import codes
 
 from cxr_node.dicom.render import pdf_page
 from cxr_node.dicom.results import copied_attributes
 from cxr_node.dicom.results.basic_text_sr import TITLE
 from cxr_node.dicom.results.context import PRODUCT, Context, finish, start
 from cxr_node.dicom.results.sr_items import coded, reference
+from cxr_node.dicom.words import codes
 from cxr_node.outcome import Artifact
 from cxr_node.result_kinds import ResultKind
 

@@ -7,12 +7,23 @@ out. Imported where it is needed, by the worker alone.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydicom import Dataset
 
 from cxr_node.dicom.results import copied_attributes
 from cxr_node.dicom.results.context import Context
+from cxr_node.dicom.words.codes import Code
+
+if TYPE_CHECKING:
+    from highdicom.sr import CodedConcept
+
+
+def concept(code: Code) -> CodedConcept:
+    """A coded concept, as its constructors take it."""
+    from highdicom.sr import CodedConcept
+
+    return CodedConcept(*code)
 
 
 def source_image(context: Context) -> Dataset:

@@ -7,14 +7,13 @@ PS3.3 A.35.4, C.17.6; PS3.16 TID 2010, TID 1002, TID 1004, CID 7010.
 
 from __future__ import annotations
 
-from pydicom.sr.codedict import codes
-
 from cxr_node.config.triage import KeyObjectTitle
 from cxr_node.dicom.results import copied_attributes, encoder, highdicom_adapter, sr_items
 from cxr_node.dicom.results.basic_text_sr import ENGLISH
 from cxr_node.dicom.results.context import PRODUCT, Context, finish, start
 from cxr_node.dicom.results.sr_items import Relation
 from cxr_node.dicom.results.study import Study, about
+from cxr_node.dicom.words import codes
 from cxr_node.domain import Verdict
 from cxr_node.outcome import Artifact
 from cxr_node.result_kinds import ResultKind
@@ -41,11 +40,11 @@ def build(of: Context | Study) -> Artifact | None:
             images.append(highdicom_adapter.source_image(image))
             images += [highdicom_adapter.picture(image)] if image.has_picture else []
     device = highdicom.sr.DeviceObserverIdentifyingAttributes(first.device_uid, f"{PRODUCT}, {first.model_name}")
-    observer = highdicom.sr.ObserverContext(codes.DCM.Device, device)
+    observer = highdicom.sr.ObserverContext(highdicom_adapter.concept(codes.DCM.Device), device)
     triage = first.settings.triage
     title = TITLES[KeyObjectTitle.OF_INTEREST if triage is None else triage.key_object_title]
     content = highdicom.ko.KeyObjectSelection(
-        title, images, observer_device_context=observer, description=study.summary
+        highdicom_adapter.concept(title), images, observer_device_context=observer, description=study.summary
     )
     built = highdicom.ko.KeyObjectSelectionDocument(images, content, **highdicom_adapter.arguments(header))
     dataset = highdicom_adapter.under(header, built)

@@ -15,14 +15,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pydicom import Dataset
-from pydicom.sr.codedict import codes
-from pydicom.sr.coding import Code
 
 from cxr_node.dicom.results import copied_attributes, sr_items
 from cxr_node.dicom.results.context import Context, finish
 from cxr_node.dicom.results.sr_items import Item, Relation
 from cxr_node.dicom.results.study import Study, about, named, start_report
-from cxr_node.dicom.words import coded_findings, study_wording, wording, zones
+from cxr_node.dicom.words import coded_findings, codes, study_wording, wording, zones
+from cxr_node.dicom.words.codes import Code
 from cxr_node.domain import Finding, Point, Verdict
 from cxr_node.outcome import Artifact, NotAnalysed
 from cxr_node.result_kinds import ResultKind

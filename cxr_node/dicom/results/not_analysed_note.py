@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 from pydicom import Dataset
-from pydicom.sr.codedict import codes
 
 from cxr_node import __version__, domain, times
 from cxr_node.config.schema import Results
@@ -20,7 +19,7 @@ from cxr_node.dicom.results.basic_text_sr import ENGLISH, TITLE, observer
 from cxr_node.dicom.results.context import Context, finish
 from cxr_node.dicom.results.sr_items import Relation
 from cxr_node.dicom.results.study import about, start_report
-from cxr_node.dicom.words import wording
+from cxr_node.dicom.words import codes, wording
 from cxr_node.domain import Decision, Finding, Origin, Precedent, Prediction, Radiograph, Reason
 from cxr_node.outcome import Artifact, Rejected
 from cxr_node.result_kinds import ReportPer, ResultKind

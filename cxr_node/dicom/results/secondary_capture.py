@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from PIL import Image
 from pydicom import Dataset
-from pydicom.sr.codedict import codes
 from pydicom.tag import Tag
 
 from cxr_node.dicom.render import picture
 from cxr_node.dicom.results import copied_attributes
 from cxr_node.dicom.results.context import Context, finish, start
 from cxr_node.dicom.results.sr_items import coded, reference
+from cxr_node.dicom.words import codes
 from cxr_node.outcome import Artifact
 from cxr_node.result_kinds import ResultKind
 

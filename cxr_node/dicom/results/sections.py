@@ -8,13 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pydicom.sr.codedict import codes
-from pydicom.sr.coding import Code
-
 from cxr_node.dicom.results import copied_attributes
 from cxr_node.dicom.results.context import PRODUCT, Context
 from cxr_node.dicom.results.study import Study, looked
-from cxr_node.dicom.words import coded_findings, study_wording, wording
+from cxr_node.dicom.words import coded_findings, codes, study_wording, wording
+from cxr_node.dicom.words.codes import Code
 from cxr_node.outcome import NotAnalysed
 from cxr_node.result_kinds import SHAPES
 

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
-from pydicom.sr.codedict import codes
 
 from cxr_node.dicom.results import copied_attributes, highdicom_adapter
 from cxr_node.dicom.results.context import Context, finish, start
-from cxr_node.dicom.words import wording
+from cxr_node.dicom.words import codes, wording
 from cxr_node.domain import Point
 from cxr_node.outcome import Artifact
 from cxr_node.result_kinds import ResultKind
@@ -94,12 +93,12 @@ def _segment(context: Context, number: int) -> SegmentDescription:
     segment = highdicom.seg.SegmentDescription(
         segment_number=number,
         segment_label=f"AI looked: {place}"[:_LO_MAX_CHARS] if place else wording.REGION,
-        segmented_property_category=codes.SCT.SpatialAndRelationalConcept,
-        segmented_property_type=codes.DCM.ImageRegion,
+        segmented_property_category=highdicom_adapter.concept(codes.SCT.SpatialAndRelationalConcept),
+        segmented_property_type=highdicom_adapter.concept(codes.DCM.ImageRegion),
         algorithm_type="AUTOMATIC",
         algorithm_identification=highdicom.AlgorithmIdentificationSequence(
             name=context.model_name,
-            family=codes.DCM.ArtificialIntelligence,
+            family=highdicom_adapter.concept(codes.DCM.ArtificialIntelligence),
             version=context.algorithm_version,
             source=context.manufacturer,
         ),

@@ -16,10 +16,10 @@ from typing import TypeAlias
 from pydicom import Dataset
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
-from pydicom.sr.coding import Code
 from pydicom.tag import BaseTag
 
 from cxr_node.dicom.results import encoder
+from cxr_node.dicom.words.codes import Code
 from cxr_node.domain import Point
 
 Item: TypeAlias = bytes

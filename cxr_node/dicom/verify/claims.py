@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from pydicom.sr.codedict import codes
-
 from cxr_node.dicom.part10 import PROCESSING_EQUIPMENT
 from cxr_node.dicom.read.header import Source
 from cxr_node.dicom.results import copied_attributes
@@ -33,7 +31,7 @@ from cxr_node.dicom.verify.plain import (
     text,
 )
 from cxr_node.dicom.verify.rules import Rule
-from cxr_node.dicom.words import coded_findings, rounding, wording, zones
+from cxr_node.dicom.words import coded_findings, codes, rounding, wording, zones
 from cxr_node.domain import Point, Verdict
 from cxr_node.result_kinds import OF_ONE_IMAGE, ResultKind
 

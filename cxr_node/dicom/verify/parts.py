@@ -10,11 +10,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from pydicom.sr.codedict import codes
-
 from cxr_node.dicom.verify.claims import Document
 from cxr_node.dicom.verify.plain import Plain, code, content_items, items, reference, text
-from cxr_node.dicom.words import coded_findings, study_wording
+from cxr_node.dicom.words import coded_findings, codes, study_wording
 from cxr_node.result_kinds import ResultKind
 
 _PICTURE_OF = frozenset({"121200", "130401"})  # Illustration of ROI, Visual Explanation

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pydicom import Dataset
-from pydicom.sr.coding import Code
 
+from cxr_node.dicom.words.codes import Code
 from cxr_node.dicom.words.rounding import is_stated, rounded_score
 from cxr_node.domain import Finding, Scale
 
