@@ -54,7 +54,7 @@ def on(
     side : of the matrices of the product that the peak is taken from
     """
     loaded = profile.load(resources.profile_folder(PROFILE))
-    views = torch.from_numpy(graph_file.golden_inputs(loaded.input))  # (24, views, 1, size_px, size_px)
+    views = torch.from_numpy(graph_file.golden_inputs(loaded.input))  # (12, views, 1, size_px, size_px)
     cells, answers, flops = [], {}, _flops(loaded, views[0])
     for name, dtype in WAYS.items():
         network = _served(loaded, device, dtype)

@@ -134,7 +134,7 @@ def pytest_sessionfinish() -> None:
 
 @pytest.fixture(scope="module")
 def few_golden_inputs() -> Iterator[None]:
-    """Six instead of 24, for networks of random weights that are exported and loaded again and again."""
+    """Six instead of twelve, for networks of random weights that are exported and loaded again and again."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(graph_file, "_SHARES", ())
         yield

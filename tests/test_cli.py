@@ -177,12 +177,16 @@ def test_retry_asks_again_for_the_commitment_to_what_was_delivered(tmp_path: Pat
 
 
 @pytest.mark.whole
-def test_only_the_worker_imports_torch_and_whoever_sends_or_receives_no_codec(tmp_path: Path) -> None:
-    """A crash of the classifier's runtime must not close the port to the PACS; torch costs 276 MiB and a second."""
+def test_a_role_imports_what_it_needs_to_begin(tmp_path: Path) -> None:
+    """A crash of a codec must not close the port to the PACS; torch costs 276 MiB and a second.
+
+    The libraries that a worker may need later, of a tenth of a second and more, come with what needs them.
+    """
+    names = ("torch", "scipy", "fpdf", "highdicom", "pydicom.sr", "openvino.tools", "gdcm", "numpy", "PIL")
     program = (
         "import sys, signal, os\n"
         "def tell(*_):\n"
-        "    print(*(name for name in ('torch', 'gdcm', 'numpy', 'PIL') if sys.modules.get(name)), flush=True)\n"
+        f"    print(*(name for name in {names} if sys.modules.get(name)), flush=True)\n"
         "    os._exit(0)\n"
         "from cxr_node.node.process import supervisor\n"
         "progress = supervisor.Notifier.progress\n"
@@ -199,9 +203,10 @@ def test_only_the_worker_imports_torch_and_whoever_sends_or_receives_no_codec(tm
     config = ["--config", str(write_config(tmp_path, listen={"port": 0}))]
     roles = {
         role: subprocess.Popen([*words, role, *config], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        for role in ("receive", "deliver", "status", "check")
+        for role in ("receive", "work", "deliver", "status", "check")
     }
     said = {role: process.communicate(timeout=240)[0].split("\n")[-2].split() for role, process in roles.items()}
     assert not any("torch" in imported for imported in said.values())
     assert (said["receive"], said["deliver"]) == ([], [])
+    assert said["work"] == ["gdcm", "numpy", "PIL"]
     assert "numpy" in said["check"], "what is imported is seen"

@@ -55,7 +55,7 @@ FLOORS = {
         "outcome",
         "subgroups",
         "domain",
-        "errors process_setup result_kinds times",
+        "averaging errors process_setup result_kinds times",
     ),
     "node": (
         "deliver receive",

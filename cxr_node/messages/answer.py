@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
-from cxr_node.dicom.results import encapsulated_pdf, identity, measurement_sr
+from cxr_node.dicom.results import identity, measurement_sr
 from cxr_node.dicom.results.context import Context
 from cxr_node.dicom.results.identity import Code, Order, Patient
 from cxr_node.dicom.results.sections import sections
@@ -147,6 +147,8 @@ def answer_of(study: Study, kind: ResultKind) -> Answer:
 
 def pages_of(study: Study) -> tuple[Page, ...]:
     """Pages that go with a message about it."""
+    from cxr_node.dicom.results import encapsulated_pdf  # fpdf2 and its fonts take 0.3 s
+
     return tuple(Page(image=study.number(each), pdf=encapsulated_pdf.document(each.page)) for each in study.paged)
 
 

@@ -18,12 +18,11 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from cxr_node.dicom.render import pdf_page
 from cxr_node.dicom.results.context import uid
 from cxr_node.dicom.results.identity import Code, Order, Patient
 from cxr_node.dicom.results.study import Study
 from cxr_node.dicom.words.coded_findings import OWN_SCHEME
-from cxr_node.dicom.words.wording import FOOTER
+from cxr_node.dicom.words.wording import FOOTER, PAGE_TITLE
 from cxr_node.domain import Verdict
 from cxr_node.messages.answer import Answer, Doubt, Number, Page, answer_of
 from cxr_node.messages.oru import ALGORITHM_PARAMETERS, DIAGNOSTIC_REPORT, DOUBT, FLAGS
@@ -252,7 +251,7 @@ def _page(answer: Answer, page: Page) -> Json:
         "data": base64.b64encode(page.pdf).decode("ascii"),
         "size": len(page.pdf),
         "hash": base64.b64encode(hashlib.sha1(page.pdf, usedforsecurity=False).digest()).decode("ascii"),
-        "title": f"{pdf_page.TITLE}{of}",
+        "title": f"{PAGE_TITLE}{of}",
         "creation": _instant(answer.at),
     }
 

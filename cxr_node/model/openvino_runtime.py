@@ -21,10 +21,12 @@ from cxr_node.model.profile import Profile
 from cxr_node.model.runtime import Company, Floats, NetworkOutput
 
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # importing it fails, as where it is not installed
+sys.modules["openvino.tools"] = None  # type: ignore[assignment]  # 0.1 s of each start; `export` alone needs them
 
 import openvino as ov  # noqa: E402 - only now
 from openvino import properties  # noqa: E402
 
+del sys.modules["openvino.tools"]
 VERSION = str(ov.__version__).partition("-")[0]
 __all__ = ("VERSION", "ov", "properties")
 log = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import sparse
 
+from cxr_node.averaging import Band
 from cxr_node.model import torchxrayvision
 from cxr_node.model.profile import Geometry, InputSpec, Normalisation, Shown
 
@@ -97,7 +97,7 @@ def cut_and_resize(pixels: NDArray[np.float32], spec: InputSpec) -> NDArray[np.f
     taken = _taken(pixels.shape, spec)
     if pixels.size >= LARGE_PX:
         down, across = (_triangles(*sizes, spec.border) for sizes in zip(pixels.shape, taken, strict=True))
-        return np.ascontiguousarray((across @ (down @ pixels).T).T)
+        return across.across(down.down(pixels))
     rows, cols = pixels.shape
     kept = (spec.border * cols, spec.border * rows, (1.0 - spec.border) * cols, (1.0 - spec.border) * rows)
     image = Image.fromarray(np.ascontiguousarray(pixels, dtype=np.float32))
@@ -106,8 +106,8 @@ def cut_and_resize(pixels: NDArray[np.float32], spec: InputSpec) -> NDArray[np.f
 
 
 @functools.lru_cache(maxsize=16)  # a detector has one size, a hospital a few
-def _triangles(size: int, size_px: int, border: float) -> sparse.csr_array:
-    """Weight of each source pixel in each pixel of the grid along one side, (size_px, size): Pillow's BILINEAR.
+def _triangles(size: int, size_px: int, border: float) -> Band:
+    """Weigh each source pixel for each pixel of the grid along one side, (size_px, size): Pillow's BILINEAR.
 
     A triangle round the middle of what the pixel covers, as broad as two of them, or as two source pixels.
     """
@@ -121,7 +121,7 @@ def _triangles(size: int, size_px: int, border: float) -> sparse.csr_array:
     weights[places >= ends.astype(np.intp)[:, None]] = 0.0
     weights /= weights.sum(axis=1, keepdims=True)
     grid, tap = np.nonzero(weights)
-    return sparse.csr_array((weights[grid, tap].astype(np.float32), (grid, places[grid, tap])), shape=(size_px, size))
+    return Band(grid, places[grid, tap], weights[grid, tap].astype(np.float32))
 
 
 def standardise(images: Floats) -> Floats:

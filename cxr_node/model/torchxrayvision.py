@@ -12,7 +12,6 @@ from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 ARCHITECTURE = "xrv-densenet121"
 SIZE_PX = 224
@@ -107,6 +106,8 @@ def prepare(pixels: NDArray[np.float32], size_px: int) -> NDArray[np.float32]:
     The resizing is scikit-image's: Gaussian of half the step's excess over one pixel, then linear interpolation, with
     zeros, that is mid grey, beyond the edges.
     """
+    from scipy import ndimage
+
     top, left, side = square(pixels.shape)
     scaled = (2.0 * pixels[top : top + side, left : left + side] - 1.0) * np.float32(REACH)
     step = side / size_px

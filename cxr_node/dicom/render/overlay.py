@@ -12,10 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import sparse
 
-_STRIP_ROWS = 128
-"""Averaged at once: in whole images, the system would have to find new memory for every step of every image."""
+from cxr_node.averaging import Band
 
 
 def gray(values: NDArray[np.float32], size: tuple[int, int]) -> Image.Image:
@@ -41,9 +39,8 @@ def averaged(values: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.
     """
     down, across = (_shares(size, smaller) for size, smaller in zip(values.shape, shape, strict=True))
     found = np.empty(shape, np.uint8)
-    for top in range(0, shape[0], _STRIP_ROWS):
-        strip = slice(top, top + _STRIP_ROWS)
-        found[strip] = eight_bits(across @ (down[strip] @ values).T).T
+    for strip, rows in down.strips(values):
+        found[strip] = eight_bits(across.across(rows))
     return found
 
 
@@ -55,13 +52,13 @@ def eight_bits(values: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 @functools.lru_cache(maxsize=16)
-def _shares(size_px: int, smaller_px: int) -> sparse.csr_array:
+def _shares(size_px: int, smaller_px: int) -> Band:
     """Share of each pixel in each of fewer, broader ones: (smaller_px, size_px), rows sum to 1."""
     edges = np.union1d(np.arange(size_px + 1), np.arange(smaller_px + 1) * (size_px / smaller_px))
     widths, middles = np.diff(edges), (edges[:-1] + edges[1:]) / 2
     broad, narrow = (np.minimum(middles * part / size_px, part - 1).astype(np.intp) for part in (smaller_px, size_px))
     shares = (widths * smaller_px / size_px).astype(np.float32)
-    return sparse.csr_array((shares, (broad, narrow)), shape=(smaller_px, size_px))
+    return Band(broad, narrow, shares)
 
 
 _MAP_FROM, _MAP_TO, _MAP_OPACITY = 0.2, 0.8, 0.6

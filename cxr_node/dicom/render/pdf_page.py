@@ -21,7 +21,6 @@ from cxr_node.dicom.render.layout import FONTS
 from cxr_node.dicom.words import coded_findings, wording, zones
 from cxr_node.domain import Finding, Radiograph, Verdict
 
-TITLE = "AI result for a chest radiograph (research)"
 ILLEGIBLE = "(cannot be printed; see the archive)"
 _SYMBOLS = {Verdict.POSITIVE: "\u25b2", Verdict.NEGATIVE: "\u2296", Verdict.INDETERMINATE: "\u25c6"}
 _SIGNS = {Verdict.POSITIVE: "!", Verdict.INDETERMINATE: "?"}
@@ -59,7 +58,7 @@ def draw(sheet: Sheet) -> bytes:
     pdf = FPDF(format="A4", unit="mm")
     pdf.set_creation_date(sheet.moment)
     pdf.set_producer(sheet.product)
-    pdf.set_title(TITLE)
+    pdf.set_title(wording.PAGE_TITLE)
     pdf.set_lang("en")
     pdf.set_image_filter("FlateDecode")
     for style, name in _FONTS.items():
@@ -90,7 +89,7 @@ def _line(pdf: FPDF, text: str, size_pt: float = _BODY_PT, style: str = "", gray
 
 
 def _head(pdf: FPDF, sheet: Sheet) -> None:
-    _line(pdf, TITLE, _TITLE_PT, "B")
+    _line(pdf, wording.PAGE_TITLE, _TITLE_PT, "B")
     _line(pdf, wording.FOOTER, _BODY_PT, "B")
     pdf.ln(1.5)
     named = [f"{name}: {ILLEGIBLE if value is None else value or '-'}" for name, value in sheet.identifiers.items()]

@@ -16,7 +16,7 @@ from cxr_node.dicom.results import copied_attributes
 from cxr_node.dicom.results.basic_text_sr import TITLE
 from cxr_node.dicom.results.context import PRODUCT, Context, finish, start
 from cxr_node.dicom.results.sr_items import coded, reference
-from cxr_node.dicom.words import codes
+from cxr_node.dicom.words import codes, wording
 from cxr_node.outcome import Artifact
 from cxr_node.result_kinds import ResultKind
 
@@ -46,7 +46,7 @@ def build(context: Context) -> Artifact:
     dataset.BurnedInAnnotation = "YES"
     dataset.RecognizableVisualFeatures = "NO"
     dataset.VerificationFlag = "UNVERIFIED"
-    dataset.DocumentTitle = pdf_page.TITLE
+    dataset.DocumentTitle = wording.PAGE_TITLE
     dataset.ConceptNameCodeSequence = [coded(TITLE)]
     source = reference(ref.sop_class_uid, ref.sop_instance_uid)
     source.PurposeOfReferenceCodeSequence = [coded(codes.DCM.SourceImageForImageProcessingOperation)]

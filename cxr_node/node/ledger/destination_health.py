@@ -12,9 +12,8 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
-from cxr_node.node.ledger import commitments
+from cxr_node.node.ledger import commitments, states
 from cxr_node.node.ledger.prepared import prepared
 from cxr_node.node.ledger.states import DeliveryState, pick
 from cxr_node.node.ledger.tables import IS_OPEN, deliveries, destination_health
@@ -24,12 +23,6 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
-
-_INSERTS = {
-    name: insert(destination_health).on_conflict_do_nothing(index_elements=[destination_health.c.destination])
-    for name, insert in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert))
-}
-"""By engine: SQL has no common word for it."""
 
 
 _OFTEN_ENOUGH = timedelta(seconds=1)
@@ -107,7 +100,8 @@ def write(connection: sa.Connection, destination: str, again: Mapping[str, Any],
     """Update or insert the row; another machine may be inserting it just now."""
     known = sa.update(destination_health).where(destination_health.c.destination == destination).values(**again)
     if connection.execute(known).rowcount == 0:
-        new = _INSERTS[connection.dialect.name].values(destination=destination, **first)
+        insert = states.insert(connection.dialect.name, destination_health).values(destination=destination, **first)
+        new = insert.on_conflict_do_nothing(index_elements=[destination_health.c.destination])
         if connection.scalar(new.returning(destination_health.c.destination)) is None:
             connection.execute(known)
 

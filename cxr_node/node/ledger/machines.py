@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 
 from cxr_node import __version__
 from cxr_node.config.schema import Config
 from cxr_node.errors import ConfigError, LedgerLostError, ResourceError
+from cxr_node.node.ledger import states
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.postgres import wait_to_begin
 from cxr_node.node.ledger.tables import machines
@@ -134,7 +134,7 @@ def _tell(connection: sa.Connection, ledger: Ledger, spool_path: Path, more: Map
     disk = _disk(spool_path)
     row = {"host": machine.host(), "version": __version__, "seen_at": ledger.now(), "roles": json.dumps(roles), **more}
     row |= {} if disk is None else {"disk": json.dumps(asdict(disk))}
-    insert = postgresql.insert(machines).values(row | {"name": ledger.database.machine})
+    insert = states.insert(connection.dialect.name, machines).values(row | {"name": ledger.database.machine})
     connection.execute(insert.on_conflict_do_update(index_elements=[machines.c.name], set_=row))
 
 

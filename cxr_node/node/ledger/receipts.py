@@ -10,13 +10,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from cxr_node.domain import InstanceRef, Origin, Priority
 from cxr_node.errors import CxrNodeError
+from cxr_node.node.ledger import states
 from cxr_node.node.ledger.database import ConflictError, Database
 from cxr_node.node.ledger.states import InstanceState
 from cxr_node.node.ledger.tables import Instant, events, instances
@@ -24,11 +25,6 @@ from cxr_node.node.ledger.tables import Instant, events, instances
 _IDENTITY = (instances.c.sop_instance_uid, instances.c.content_sha256)
 _NOTE = sa.insert(events)
 _MAX_TITLE_CHARS = 16  # what the column holds; PostgreSQL refuses more
-_INSERTS = {
-    name: insert(instances).on_conflict_do_nothing(index_elements=_IDENTITY).returning(instances.c.id)
-    for name, insert in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert))
-}
-"""By engine: SQL has no common word for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +110,18 @@ def _require_kept(waiting: _Waiting, *, is_new: bool) -> None:
         raise ConflictError("retention deleted the object in the moment in which it came again")
 
 
+@cache
+def _insert(engine: str) -> Any:
+    insert = states.insert(engine, instances)
+    return insert.on_conflict_do_nothing(index_elements=_IDENTITY).returning(instances.c.id)
+
+
 def arrive(connection: sa.Connection, arrivals: Sequence[Arrival], now: datetime) -> list[int | None]:
     """-> RECEIVED, each in its turn, with its ledger number; None where exactly this object is known already.
 
     What was found in the spool is no repetition, unless retention had taken it: another machine was faster.
     """
-    insert = _INSERTS[connection.dialect.name]
+    insert = _insert(connection.dialect.name)
     found, told = [], []
     for arrival in arrivals:
         row_id = connection.execute(insert, _row(arrival, now)).scalar()
