@@ -1,6 +1,6 @@
 """`python -m cxr_node`: the same as the console script."""
 
-from cxr_node.cli.node import app
+from cxr_node.cli.node import main
 
 if __name__ == "__main__":
-    app()
+    main()

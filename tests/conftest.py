@@ -3,10 +3,13 @@
 Long chaos runs only where they are asked for, by `pytest -m chaos`; `--chaos-seed` repeats one that failed.
 """
 
+import atexit
 import functools
 import gc
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,9 @@ typer.testing._get_command = functools.cache(typer.testing._get_command)  # half
 adopt_orphans()
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else every process compiles what it imports of ours
+if "CACHE_DIRECTORY" not in os.environ:  # one for all of xdist's workers; and nothing stays in this user's own
+    os.environ["CACHE_DIRECTORY"] = tempfile.mkdtemp(prefix="cxr-node-cache-")
+    atexit.register(shutil.rmtree, os.environ["CACHE_DIRECTORY"], ignore_errors=True)
 os.environ["PATH"] = foreign_path()  # DCMTK's storescu is meant, and an active environment's is pynetdicom's
 
 WHOLE = {

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from cxr_node.errors import ModelError
-from cxr_node.model import graph_file
+from cxr_node.model import compiled_graphs, graph_file
 from cxr_node.model.profile import Profile
 from cxr_node.model.runtime import Company, Floats, NetworkOutput
 
@@ -54,13 +56,22 @@ class OpenVINORuntime:
 
     def __init__(self, profile: Profile, threads: int, company: Company | None = None) -> None:
         self.name = f"OpenVINO {VERSION} CPU fp32"
-        self.layer = graph_file.description(profile).layer
+        told = graph_file.description(profile)
+        self.layer = told.layer
         graph, spec = graph_file.graph(profile), profile.input
+        shape = [len(spec.views), 1, spec.size_px, spec.size_px]
 
         def compiled(streams: int) -> Any:
+            files = sorted(told.sha256.items())
+            name = compiled_graphs.name_of(VERSION, _processor(), files, shape, threads, streams)
+            if (kept := compiled_graphs.read(name)) is not None:
+                with suppress(RuntimeError):
+                    return _in_float32(ov.Core().import_model(kept, "CPU", _options(threads, streams)))
             model = ov.Core().read_model(graph)
-            model.reshape([len(spec.views), 1, spec.size_px, spec.size_px])
-            return in_float32(model, threads, streams)
+            model.reshape(shape)
+            made = in_float32(model, threads, streams)
+            compiled_graphs.keep(name, made.export_model().getvalue())
+            return made
 
         try:
             self._request = apart(partial(compiled, 1)).create_infer_request()
@@ -164,6 +175,10 @@ def in_float32(model: Any, threads: int, streams: int = 1) -> Any:
 
     Raises RuntimeError: OpenVINO cannot, or will not in float32.
     """
+    return _in_float32(ov.Core().compile_model(model, "CPU", _options(threads, streams)))
+
+
+def _options(threads: int, streams: int) -> dict[str, Any]:
     options = {
         properties.hint.inference_precision(): ov.Type.f32,
         properties.hint.execution_mode(): properties.hint.ExecutionMode.ACCURACY,
@@ -174,10 +189,22 @@ def in_float32(model: Any, threads: int, streams: int = 1) -> Any:
         options[properties.num_streams()] = streams
     else:
         options[properties.hint.performance_mode()] = properties.hint.PerformanceMode.LATENCY
-    compiled = ov.Core().compile_model(model, "CPU", options)
+    return options
+
+
+def _in_float32(compiled: Any) -> Any:
     if (precision := compiled.get_property(properties.hint.inference_precision())) != ov.Type.f32:
         raise RuntimeError(f"it was asked for float32, and computes in {precision.get_type_name()}")
     return compiled
+
+
+def _processor() -> list[str]:
+    """What a compiled graph is made for."""
+    told = [os.environ.get("ONEDNN_MAX_CPU_ISA", "")]
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+        told += sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
+    return told
 
 
 def apart(make: Callable[[], T]) -> T:
