@@ -12,8 +12,6 @@ from cxr_node import __version__, process_setup, resources
 from cxr_node.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from cxr_node.config.schema import Config
     from cxr_node.domain import Examination, Radiograph, Target
     from cxr_node.model.predictor import ProfilePredictor
@@ -188,14 +186,6 @@ def classifier(config: Config, company: Company | None = None) -> Classifier:
     with ThreadPoolExecutor(len(found), "profile") as threads:  # half of it is one core's work
         loaded = list(threads.map(lambda each: _shared(predictor(each, config, company=company)), found))
     return pipeline.ProfileRouter(tuple(loaded)) if len(loaded) > 1 else loaded[0]
-
-
-def classifier_ahead(config: Config, company: Company) -> Callable[[], Classifier]:
-    """Begin to load what `classifier` returns, in a thread; the answer waits for it, and raises as it would have."""
-    thread = ThreadPoolExecutor(1, "classifier")
-    loading = thread.submit(classifier, config, company)
-    thread.shutdown(wait=False)
-    return loading.result
 
 
 def on_demand(config: Config, *, for_one: bool = False) -> Classifier:

@@ -199,23 +199,23 @@ def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
     with supervisor.held():
         settings = load_config(config)
     stop = supervisor.stop_event()  # before the libraries of the next lines start threads
-    begin_serving(settings, "work")
     from cxr_node import pipeline, study_pipeline
     from cxr_node.dicom.pixels import compress
     from cxr_node.model.runtime import Company
-
-    company = Company()
-    # loaded while SQL is, and while the ledger is checked; where there are two, the ledger says which one is live
-    ahead = wiring.classifier_ahead(settings, company) if settings.model.candidate is None else None
     from cxr_node.node.audit import recorder
     from cxr_node.node.process import metrics
     from cxr_node.node.work import worker
 
+    begin_serving(settings, "work")
+
     def load() -> worker.Analyser:
-        with contextlib.closing(wiring.ledger(settings)) as opened:
-            live = wiring.with_live_profile(settings, opened)
-            beside = candidate.beside(live, opened)
-        classifier = wiring.classifier(live, company) if ahead is None else ahead()
+        live, beside = settings, None
+        if settings.model.candidate is not None:  # which one is live stands in the ledger
+            with contextlib.closing(wiring.ledger(settings)) as opened:
+                live = wiring.with_live_profile(settings, opened)
+                beside = candidate.beside(live, opened)
+        company = Company()
+        classifier = wiring.classifier(live, company)
 
         def process(content: bytes, origin: Origin, config: Config, precedent: Precedent) -> Outcome:
             with company:

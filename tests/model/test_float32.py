@@ -84,7 +84,11 @@ def test_a_runtime_that_computes_in_other_numbers_is_refused(made: Profile, monk
         predictor.load_predictor(made, 1, RuntimeKind.OPENVINO)
 
 
-def test_a_precision_that_the_plugin_did_not_take_is_an_error(monkeypatch: pytest.MonkeyPatch, made: Profile) -> None:
+def test_a_precision_that_the_plugin_did_not_take_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, made: Profile, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CACHE_DIRECTORY", str(tmp_path))
+
     class Compiled:
         def get_property(self, _: object) -> ov.Type:
             return ov.Type.bf16

@@ -91,9 +91,10 @@ def run(config: Config, load: Callable[[], Analyser], stop: threading.Event, not
     notifier = notifier or Notifier()
     spool = open_spool(config.spool)
     spool.store.prepare()
+    begun = load if config.model.candidate is not None else _begun(load)
     ledger = await_ledger(config, stop, notifier.progress)
     try:
-        analyser = load()
+        analyser = begun()
         with (
             alike(ledger, config, analyser.agreed_sha256 or analyser.rules_sha256),
             closing(Wakeup(config.spool.path, Role.WORK)) as wakeup,
@@ -115,6 +116,14 @@ def run(config: Config, load: Callable[[], Analyser], stop: threading.Event, not
             notifier.stopping()
     finally:
         ledger.close()
+
+
+def _begun(load: Callable[[], Analyser]) -> Callable[[], Analyser]:
+    """Begin to load while the ledger is checked; a candidate's loading reads the ledger, and begins after that."""
+    thread = ThreadPoolExecutor(1, "load")
+    loading = thread.submit(load)
+    thread.shutdown(wait=False)
+    return loading.result
 
 
 def _lanes(config: Config, batch: int) -> int:
