@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.main import get_command_name
-from typer.models import CommandInfo
 
 from cxr_node import process_setup, wiring
 from cxr_node.cli import agreement, assurance, bench, candidate, ledger, operate, shadow, tables, training, web
@@ -437,16 +435,3 @@ def _judge_studies(files: list[Path], settings: Config, out_dir: Path | None, as
         kept.append(answer)
     if not as_json:
         out.print(tables.study_table(kept))
-
-
-def main() -> None:
-    """Run the program. Of its commands only the one that is named is made ready: that of all takes 0.05 s."""
-    named = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
-    if wanted := [each for each in app.registered_commands if _name(each) == named]:
-        app.registered_commands = wanted
-    app()
-
-
-def _name(registered: CommandInfo) -> str | None:
-    function = registered.callback
-    return registered.name or (None if function is None else get_command_name(function.__name__))

@@ -91,10 +91,11 @@ def run(config: Config, load: Callable[[], Analyser], stop: threading.Event, not
     notifier = notifier or Notifier()
     spool = open_spool(config.spool)
     spool.store.prepare()
-    begun = load if config.model.candidate is not None else _begun(load)
+    # beside the check of the ledger; but what a candidate's loading reads stands in there
+    begun = None if config.model.candidate is not None else ThreadPoolExecutor(1, "load").submit(load)
     ledger = await_ledger(config, stop, notifier.progress)
     try:
-        analyser = begun()
+        analyser = load() if begun is None else begun.result()
         with (
             alike(ledger, config, analyser.agreed_sha256 or analyser.rules_sha256),
             closing(Wakeup(config.spool.path, Role.WORK)) as wakeup,
@@ -116,14 +117,6 @@ def run(config: Config, load: Callable[[], Analyser], stop: threading.Event, not
             notifier.stopping()
     finally:
         ledger.close()
-
-
-def _begun(load: Callable[[], Analyser]) -> Callable[[], Analyser]:
-    """Begin to load while the ledger is checked; a candidate's loading reads the ledger, and begins after that."""
-    thread = ThreadPoolExecutor(1, "load")
-    loading = thread.submit(load)
-    thread.shutdown(wait=False)
-    return loading.result
 
 
 def _lanes(config: Config, batch: int) -> int:
