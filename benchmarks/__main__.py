@@ -14,6 +14,7 @@ ALL = (
     "least",
     "milliseconds",
     "classify",
+    "start",
     "web",
     "cluster",
     "page",

@@ -23,7 +23,7 @@ from benchmarks.traced import REST
 DOCS = Path(__file__).parent.parent / "docs"
 PICTURES = DOCS / "pictures"
 NAMES = ("explanation", "node", "ingest", "growth", "least", "milliseconds")
-STUDIES, CLUSTER, CLASSIFY = "studies", "cluster", "classify"
+STUDIES, CLUSTER, CLASSIFY, START = "studies", "cluster", "classify", "start"
 """Runs that have no chart, and no part of the page until they were made."""
 Runs = Mapping[str, Mapping[str, Any]]
 
@@ -50,7 +50,7 @@ class Goal:
 
 def read() -> dict[str, Any]:
     """Every run's JSON, by its name."""
-    later = [name for name in (STUDIES, CLUSTER, CLASSIFY) if (RESULTS / f"{name}.json").exists()]
+    later = [name for name in (STUDIES, CLUSTER, CLASSIFY, START) if (RESULTS / f"{name}.json").exists()]
     return {name: json.loads((RESULTS / f"{name}.json").read_text("utf-8")) for name in (*NAMES, *later)}
 
 
@@ -114,6 +114,7 @@ def goals(runs: Runs) -> list[Goal]:
         *_goals_of_studies(runs),
         *_goals_of_a_cluster(runs),
         *_goals_of_classify(runs),
+        *_goals_of_start(runs),
     ]
 
 
@@ -136,6 +137,15 @@ def _goals_of_classify(runs: Runs) -> Iterator[Goal]:
         yield _at_least(f"`classify` of a folder of files of {size} against a plain loop", 5.0, seen["ratio"], " x")
         busy = 100.0 * seen[OURS]["cores_busy"]["p50"] / runs[CLASSIFY]["machine"]["cores"]
         yield _at_least(f"the same: cores busy, {seen['images']} files", 90.0, busy, " %")
+
+
+def _goals_of_start(runs: Runs) -> Iterator[Goal]:
+    if START in runs:
+        seen = runs[START]["figures"]
+        yield _at_most("`cxr-node --help`, from the shell", 0.3, seen["help"]["wall_s"]["p50"], " s")
+        yield _at_most("`cxr-node classify` of one file of 10 MB: CPU", 1.5, seen["classify"]["cpu_s"]["p50"], " s")
+        yield _at_most("`cxr-node demo`", 6.0, seen["demo"]["wall_s"]["p50"], " s")
+        yield _at_most("installed for serving", 500.0, seen["installed_mb"]["all"], " MB")
 
 
 def server_cores(run: Mapping[str, Any], images_per_s: float) -> float:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import io
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from pydicom import dcmread
 pytest.importorskip("pytorch_grad_cam", reason="the plain side is not installed: pip install 'cxr-node[bench]'")
 pytest.importorskip("cv2", reason="the plain side is not installed: pip install 'cxr-node[bench]'")
 
-from benchmarks import classify, growth, page, record, wire
+from benchmarks import classify, growth, page, record, start, wire
 from benchmarks.images import Images
 from benchmarks.peers import PLAIN
 from cxr_node.tools import drawn
@@ -65,6 +68,21 @@ def test_a_folder_is_compared_by_medians() -> None:
     other = [{"images_per_s": 2.0, "cores_busy": 1.5}]
     found = classify.compared({classify.OURS: runs, classify.PLAIN: other})
     assert (found["ratio"], found[classify.PLAIN]["cores_busy"]["p50"]) == (5.5, 1.5)
+
+
+def test_an_installation_is_weighed_by_package(tmp_path: Path) -> None:
+    for name, size in {"scipy/a.py": 2, "scipy.libs/b.so": 3, "_gdcm/c.so": 4, "d.py": 1}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(bytes(size * 1_000_000))
+    assert start.weights(tmp_path) == {"all": 10.0, "scipy": 5.0, "gdcm": 4.0, "d.py": 1.0}
+
+
+def test_a_command_is_timed_to_its_end_and_must_succeed() -> None:
+    found = start.timed([sys.executable, "-c", "sum(range(10**6))"], dict(os.environ))
+    assert found["cpu_s"] > 0.0
+    assert found["wall_s"] > 0.0
+    with pytest.raises(subprocess.CalledProcessError):
+        start.timed([sys.executable, "-c", "raise SystemExit(3)"], dict(os.environ))
 
 
 def test_numbered_instances_differ_in_their_uids_alone() -> None:
