@@ -198,6 +198,13 @@ def _in_float32(compiled: Any) -> Any:
     return compiled
 
 
+def converted(network: Any, example: Any, shape: list[int]) -> Any:
+    """Turn a network of torch into a graph; by tools that found no telemetry when they were imported, see above."""
+    from openvino.tools.ovc import convert_model
+
+    return convert_model(network, example_input=example, input=shape)
+
+
 def _processor() -> list[str]:
     """What a compiled graph is made for."""
     told = [os.environ.get("ONEDNN_MAX_CPU_ISA", "")]

@@ -119,9 +119,7 @@ def export(profile: Profile) -> None:
 
     Raises ModelError: the network cannot be turned into a graph, or the files cannot be written.
     """
-    from openvino.tools.ovc import convert_model
-
-    from cxr_node.model.openvino_runtime import VERSION, ov  # first: it keeps their telemetry out
+    from cxr_node.model.openvino_runtime import VERSION, converted, ov
 
     network, _ = weights.load(profile.weights_path, profile.network, len(profile.labels))
     golden = TorchRuntime(network, profile.judged).infer(graph_file.golden_inputs(profile.input))
@@ -131,7 +129,7 @@ def export(profile: Profile) -> None:
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # the tracer's advice for who wrote the network
-            graph = convert_model(served, example_input=example, input=[-1, 1, size, size])
+            graph = converted(served, example, [-1, 1, size, size])
         for output, name in zip(graph.outputs, OUTPUTS, strict=False):
             output.tensor.set_names({name})
         ov.save_model(graph, profile.folder / graph_file.GRAPH, compress_to_fp16=False)

@@ -6,7 +6,6 @@ back, and it alone says which state follows which.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
@@ -15,6 +14,7 @@ from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 from cxr_node.domain import InstanceRef, Origin, Priority, ResultRef, Verdict
 from cxr_node.node.ledger.prepared import given, value
@@ -428,10 +428,12 @@ def pick(noun: type[Any], row: Mapping[Any, Any]) -> dict[str, Any]:
     return {field.name: row[field.name] for field in fields(noun)}
 
 
-@cache
+_INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+
+
 def insert(engine: str, table: sa.Table) -> Any:
-    """INSERT of an engine that knows ON CONFLICT, for which SQL has no common word; the other engine is not loaded."""
-    return importlib.import_module(f"sqlalchemy.dialects.{engine}").insert(table)
+    """INSERT of an engine that knows ON CONFLICT, for which SQL has no common word."""
+    return _INSERTS[engine](table)
 
 
 def insert_once(connection: sa.Connection, table: sa.Table, row: Mapping[str, Any]) -> bool:
