@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from benchmarks.record import foreign_path
 from cxr_node.model import graph_file
 from tests import postgres
 from tests.leftovers import Lookout, adopt_orphans
+from tests.processes import Program
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # No test rests on how quick a machine is; all else stays, in CI its fixed examples.
@@ -126,6 +127,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     config.option.loadscopereorder = False
     return LoadFileScheduling(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that fails shows what the programs said that it had running: nobody can ask them later."""
+    report = yield
+    if report.failed:
+        report.sections += [(str(program.log), program.said()[-8000:]) for program in Program.running]
+    return report
 
 
 def pytest_collection_finish() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import yaml
 
@@ -88,6 +88,9 @@ def words_of(pid: int) -> list[str]:
 class Program:
     """Context manager: started and ready, and at the end stopped; may be stopped and started in between."""
 
+    running: ClassVar[set[Program]] = set()
+    """Those within their blocks; a failure shows their logs (`conftest.py`)."""
+
     def __init__(self, folder: Path, *command: object, name: str = "", **environment: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.command, self.environment = folder, [str(word) for word in command], environment
@@ -143,11 +146,13 @@ class Program:
         except BaseException:
             self.kill()
             raise
+        self.running.add(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.running.discard(self)
         if kind is not None:
             print(f"--- {self.log}\n{self.said()[-6000:]}")
         if self.lives():

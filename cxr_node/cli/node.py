@@ -152,6 +152,7 @@ def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
             argv=(*start, role, "--config", str(config)),
             grace_s=supervisor.GRACE_S + (settings.listen.drain_s if role == "receive" else 0),
             is_vital=role != "web",
+            start_s=supervisor.START_S,
         )
         for role in roles
     ]
@@ -197,14 +198,13 @@ def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
     with supervisor.held():
         settings = load_config(config)
     stop = supervisor.stop_event()  # before the libraries of the next lines start threads
+    begin_serving(settings, "work")  # and before they can hang: where they do is said to the journal then
     from cxr_node import pipeline, study_pipeline
     from cxr_node.dicom.pixels import compress
     from cxr_node.model.runtime import Company
     from cxr_node.node.audit import recorder
     from cxr_node.node.process import metrics
     from cxr_node.node.work import worker
-
-    begin_serving(settings, "work")
 
     def load() -> worker.Analyser:
         live, beside = settings, None

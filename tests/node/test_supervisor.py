@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from cxr_node.node.process import supervisor
-from cxr_node.node.process.supervisor import Command, Notifier, supervise
+from cxr_node.node.process.service_manager import Notifier
+from cxr_node.node.process.supervisor import Command, supervise
 from tests.node import peers
 from tests.node.test_signals import heard, program
 from tests.node.workplace import eventually
@@ -182,6 +183,51 @@ def test_the_service_manager_hears_of_progress_but_not_too_often(
         expected = [b"EXTEND_TIMEOUT_USEC=60000000", b"READY=1", b"WATCHDOG=1", b"STOPPING=1"]
         assert [manager.recv(100) for _ in range(4)] == expected
         notifier._systemd.socket.close()  # type: ignore[union-attr]  # sdnotify leaves it to the collector
+
+
+TELL = """
+    import faulthandler, socket
+    faulthandler.enable()
+    manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    manager.connect("\\0" + os.environ["NOTIFY_SOCKET"][1:])
+    tell = lambda word: manager.send(word.encode())
+    say("up")
+"""
+HANGS = "say('hangs'); threading.Event().wait()"
+
+
+@pytest.mark.parametrize(
+    "before",
+    ["", "tell('READY=1')", "tell('READY=1'); tell('WATCHDOG=1')", "tell('EXTEND_TIMEOUT_USEC=500000')"],
+    ids=["at its start", "once it is ready", "after progress", "after more time"],
+)
+def test_who_hangs_says_where_and_is_started_again(
+    before: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    body = textwrap.dedent(TELL) + f"{before}\n{HANGS}"
+    with supervised(command("work", tmp_path, body, start_s=1.0, watchdog_s=1.0)):
+        assert eventually(lambda: diary(tmp_path).count("work hangs") >= 2)
+    said = capfd.readouterr().err
+    assert "Fatal Python error: Aborted" in said and "work.py" in said
+
+
+def test_whose_hang_no_signal_ends_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "_LAST_WORDS_S", 0.2)
+    body = f"signal.signal(signal.SIGABRT, signal.SIG_IGN); say('up'); {HANGS}"
+    with supervised(command("work", tmp_path, body, start_s=1.0)):
+        assert eventually(lambda: diary(tmp_path).count("work up") >= 2)
+
+
+def test_who_makes_progress_is_left_alone(tmp_path: Path) -> None:
+    """For longer than the start may take, and than the watchdog waits."""
+    body = textwrap.dedent(TELL) + (
+        "tell('EXTEND_TIMEOUT_USEC=60000000'); time.sleep(6); say('is slow'); tell('READY=1')\n"
+        "for _ in range(30):\n    time.sleep(0.2); tell('WATCHDOG=1')\n"
+        "say('works'); tell('STOPPING=1'); time.sleep(2); say('stops'); time.sleep(60)"
+    )
+    with supervised(command("work", tmp_path, body, start_s=5.0, watchdog_s=5.0)):
+        assert eventually(lambda: "work stops" in diary(tmp_path))
+    assert diary(tmp_path) == ["work up", "work is slow", "work works", "work stops"]
 
 
 def test_without_a_service_manager_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

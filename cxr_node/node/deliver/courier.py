@@ -39,7 +39,7 @@ from cxr_node.node.network.rejections import Refusals
 from cxr_node.node.process import metrics
 from cxr_node.node.process.logs import describe
 from cxr_node.node.process.notify import Role
-from cxr_node.node.process.supervisor import Notifier
+from cxr_node.node.process.service_manager import Notifier
 from cxr_node.node.retry import LOOK_AFTER_S, NO_PAUSE, NOTICE_STOP_S, Breaker, Pause, backoff_s
 from cxr_node.node.spool.opening import open_spool
 from cxr_node.node.spool.spool import Area, SpoolCorruptError

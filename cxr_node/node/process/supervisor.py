@@ -1,6 +1,6 @@
-"""The life of the node's processes: signals, the service manager's watchdog, signs of life, a supervisor for `serve`.
+"""The life of the node's processes: signals, signs of life, and for `serve` a supervisor with a watchdog.
 
-Knows nothing of DICOM and no ledger: it starts commands, ends them in order, and restarts what died. Each role
+Knows nothing of DICOM and no ledger: it starts commands, ends them in order, and restarts what died or hangs. Each role
 holds a lock on a file in the spool, which the kernel opens when the process dies, however it dies; so neither kill -9
 nor a reused process number can deceive. The content of the file only says since when.
 """
@@ -26,10 +26,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from sdnotify import SystemdNotifier
-
 from cxr_node.node.process import logs
 from cxr_node.node.process.notify import START
+from cxr_node.node.process.service_manager import NOTIFY_SOCKET, Notifier, Watch
 
 log = logging.getLogger(__name__)
 
@@ -98,45 +97,12 @@ _HEAD_START_S = 0.3  # of the receiver: a PACS waits while the ledger is checked
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 GRACE_S = 30.0
 """From SIGTERM to SIGKILL of a supervised process, beyond what it was told to wait."""
+START_S = 180.0
+"""From a role's start until it is ready, or asks for more time; TimeoutStartSec of the slowest unit."""
+_LAST_WORDS_S = 5.0
 SIGN_EVERY_S = 15.0
 """Between two signs of life."""
 _SUFFIX = ".alive"
-
-
-class Notifier:
-    """Reports to the service manager (sd_notify(3)); does nothing without one.
-
-    `progress` is for the main loop only. A thread of its own that fed the watchdog would only prove that
-    the thread lives.
-    """
-
-    _REPEAT_S = 1.0
-    _START_USEC = 60_000_000
-
-    def __init__(self) -> None:
-        self._systemd = SystemdNotifier() if os.environ.get("NOTIFY_SOCKET") else None
-        self._fed_at = float("-inf")
-        self._is_ready = False
-
-    def ready(self) -> None:
-        """The process is ready."""
-        self._is_ready = True
-        self._say("READY=1")
-
-    def progress(self) -> None:
-        """The main loop made progress; before `ready`, a long start did."""
-        now = time.monotonic()
-        if now - self._fed_at >= self._REPEAT_S:
-            self._fed_at = now
-            self._say("WATCHDOG=1" if self._is_ready else f"EXTEND_TIMEOUT_USEC={self._START_USEC}")
-
-    def stopping(self) -> None:
-        """The process has begun to stop."""
-        self._say("STOPPING=1")
-
-    def _say(self, state: str) -> None:
-        if self._systemd is not None:
-            self._systemd.notify(state)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +116,10 @@ class Command:
     """From SIGTERM to SIGKILL."""
     is_vital: bool = True
     """Where it refuses its configuration, all end; else it alone is tried again later."""
+    start_s: float | None = None
+    """From its start until it says that it is ready (TimeoutStartSec); None: it says nothing of itself."""
+    watchdog_s: float = 300.0
+    """From one progress to the next (WatchdogSec)."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -161,6 +131,7 @@ class _Child:
     started_at: float = 0.0
     due_at: float = 0.0
     deaths: int = field(default=0)
+    watch: Watch | None = None
 
 
 def supervise(
@@ -199,12 +170,17 @@ def supervise(
     finally:
         notifier.stopping()
         _end(children, hurry)
+        for child in children:
+            if child.watch is not None:
+                child.watch.close()
     return status
 
 
 def _look_after(children: Sequence[_Child]) -> int:
-    """Note which children died, start those that are due; 78 if one died of its configuration."""
+    """Note which children died or hang, start those that are due; 78 if one died of its configuration."""
     for child in children:
+        if child.process is not None and child.watch is not None and child.watch.is_hung():
+            _abort(child.process, child.command.name)
         if child.process is not None and (code := child.process.poll()) is not None:
             child.process = None
             if code == EXIT_CONFIG and child.command.is_vital:
@@ -225,9 +201,26 @@ def _postpone(child: _Child, code: int) -> None:
     log.error("ended role=%s code=%d restart_in_s=%.1f", child.command.name, code, delay_s)
 
 
+def _abort(process: subprocess.Popen[bytes], name: str) -> None:
+    """As systemd's watchdog: SIGABRT, so that it says where it hangs (`logs.configure`), then SIGKILL."""
+    log.error("hung role=%s pid=%d", name, process.pid)
+    process.send_signal(signal.SIGABRT)
+    try:
+        process.wait(_LAST_WORDS_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 def _start(child: _Child) -> None:
     bind = partial(_die_with_parent, ctypes.CDLL(None).prctl, os.getpid())
     environment = os.environ | {START: "" if child.started_at else child.start}
+    environment.pop(NOTIFY_SOCKET, None)  # of this process, for which none of them speaks
+    if child.watch is not None:
+        child.watch.close()
+    if child.command.start_s is not None:
+        child.watch = Watch(child.command.start_s, child.command.watchdog_s, child.command.grace_s)
+        environment[NOTIFY_SOCKET] = child.watch.address
     child.started_at = time.monotonic()
     # the terminal's Ctrl-C goes to the supervisor only: it knows the order of the stop
     child.process = subprocess.Popen(

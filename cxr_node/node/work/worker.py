@@ -39,7 +39,7 @@ from cxr_node.node.network import pictures
 from cxr_node.node.process import metrics
 from cxr_node.node.process.logs import describe
 from cxr_node.node.process.notify import Role, Wakeup
-from cxr_node.node.process.supervisor import Notifier
+from cxr_node.node.process.service_manager import Notifier
 from cxr_node.node.retry import LOOK_AFTER_S, NOTICE_STOP_S, PAUSE_S
 from cxr_node.node.spool.opening import open_spool
 from cxr_node.node.spool.spool import Area, Spool, SpoolCorruptError
