@@ -182,16 +182,34 @@ def cut_in_the_spool(node: Node, folder: Path, content: bytes) -> None:
     """Cut an object after it was acknowledged and before it is judged.
 
     A worker that is stopped in the middle of a transaction holds the ledger's write lock, and nothing is acknowledged:
-    so it must have nothing to do.
+    so it must have nothing to do, and is stopped again where it only looked for something.
     """
     wait_until(lambda: _is_quiet(node), "the worker to be idle")
     worker = node.roles()["work"]
-    os.kill(worker, signal.SIGSTOP)
+
+    def stopped_between_transactions() -> bool:
+        os.kill(worker, signal.SIGSTOP)
+        if _can_be_written(node.spool / "ledger.sqlite3"):
+            return True
+        os.kill(worker, signal.SIGCONT)
+        return False
+
+    wait_until(stopped_between_transactions, "the worker to hold no lock")
     before = set((node.spool / "objects").rglob("*.dcm"))
     store(node, folder, content)
     (new,) = set((node.spool / "objects").rglob("*.dcm")) - before
     os.truncate(new, 2000)
     os.kill(worker, signal.SIGCONT)
+
+
+def _can_be_written(ledger: Path) -> bool:
+    with contextlib.closing(sqlite3.connect(ledger, timeout=1.0, isolation_level=None)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return False
+        connection.execute("ROLLBACK")
+        return True
 
 
 def abort_in_the_decoder(node: Node) -> int:
@@ -272,7 +290,7 @@ def test_the_node_never_tells_who_a_patient_is(tmp_path: Path) -> None:
     assert not [name for name in names if name.startswith("core")], "a core file holds a patient's image"
     assert "ledger.sqlite3" in names
     assert any(path.parent.name == "audit" and path.suffix == ".log" for path in looked_at)
-    assert b"spool-corrupt" in told["trace"]
+    assert b"spool-corrupt" in told["trace"], [line for line in log.splitlines() if " dead " in line]
     for words in (
         "refused peer=127.0.0.1",
         "Fatal Python error",
