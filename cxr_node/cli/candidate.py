@@ -169,6 +169,8 @@ def promote(
     """Make the candidate live in place of model.profile, on all machines; --back takes that back."""
     from cxr_node.node.audit import recorder
     from cxr_node.node.ledger import candidates, promotions
+    from cxr_node.node.ledger.wake import wake
+    from cxr_node.node.process.notify import Role
 
     settings = load_config(config)
     rivals = wiring.rivals(settings)
@@ -186,6 +188,7 @@ def promote(
         with recorder.by_operator(settings, "promote", by := recorder.account()) as record:
             record(f"profile {live} is live in place of {other}{' again' if back else ''}")
             promotions.promote(ledger, rivals, by=by, back=back)
+        wake(ledger, settings.spool.path, Role.WORK)
     more = "" if back else f"; `promote --back` takes it back. To keep it: model.profile: {live} in the configuration"
     out.print(f"{live} is live in place of {other}; workers begin with it within seconds{more}", markup=False)
 

@@ -262,7 +262,7 @@ class Worker:
         was_held = self.ledger.settle_rejected(job, rejected, stored, self._config_for(job).wishes, rules, judged)
         if stored:
             wake(self.ledger, self.config.spool.path, Role.DELIVER)
-        self._tell_of_study(judged)
+        self._come_round(judged is not None)
         if was_held:
             metrics.rejected(rejected.reason)
         return settled(was_held, f"rejected reason={rejected.reason}")
@@ -278,9 +278,9 @@ class Worker:
         )
         return Judged(text=text, is_listed=is_listed, ripening=ripening)
 
-    def _tell_of_study(self, judged: Judged | None) -> None:
-        """Whoever fills the lanes has looked when the next study is ripe before this image was judged."""
-        if judged is not None:
+    def _come_round(self, is_wanted: bool) -> None:
+        """Whoever fills the lanes has looked for studies, and let a candidate answer, before this image was judged."""
+        if is_wanted:
             wake(self.ledger, self.config.spool.path, Role.WORK)
 
     def _report(self, job: Job, reported: Reported) -> str:
@@ -298,7 +298,7 @@ class Worker:
         wishes = self._config_for(job).wishes
         was_held = self.ledger.settle_reported(job, reported.finding, stored, wishes, judged, counted)
         wake(self.ledger, self.config.spool.path, Role.DELIVER)
-        self._tell_of_study(judged)
+        self._come_round(judged is not None or counted.comparison is not None)
         decision, profile = reported.finding.decision, reported.finding.identity.profile
         word = reported.finding.target.word(decision.verdict)
         if was_held:
