@@ -230,6 +230,34 @@ def test_who_makes_progress_is_left_alone(tmp_path: Path) -> None:
     assert diary(tmp_path) == ["work up", "work is slow", "work works", "work stops"]
 
 
+def test_while_one_stops_the_others_are_not_held_up_by_what_they_tell(tmp_path: Path) -> None:
+    """A socket takes ten messages that nobody reads, and the sender of the next one waits."""
+    slow = "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(2), sys.exit())); say('up'); threading.Event().wait()"
+    works = textwrap.dedent(TELL) + (
+        "stop = threading.Event(); signal.signal(signal.SIGTERM, lambda *_: stop.set())\n"
+        "from contextlib import suppress\n"
+        "while not stop.wait(0.02):\n    with suppress(OSError): tell('WATCHDOG=1')\n"
+        "say('down')"
+    )
+    commands = (
+        command("receive", tmp_path, slow),
+        command("work", tmp_path, works, start_s=60.0, grace_s=5.0),
+    )
+    with supervised(*commands):
+        assert eventually(lambda: len(diary(tmp_path)) == 2)
+    assert diary(tmp_path)[2:] == ["work down"]
+
+
+def test_a_service_manager_that_reads_nothing_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        notifier = Notifier()
+        for _ in range(2000):  # more than any kernel's net.unix.max_dgram_qlen keeps
+            notifier.stopping()
+        notifier._systemd.socket.close()  # type: ignore[union-attr]  # sdnotify leaves it to the collector
+
+
 def test_without_a_service_manager_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     notifier = Notifier()

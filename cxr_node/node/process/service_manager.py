@@ -30,6 +30,8 @@ class Notifier:
 
     def __init__(self) -> None:
         self._systemd = SystemdNotifier() if os.environ.get(NOTIFY_SOCKET) else None
+        if self._systemd is not None and self._systemd.socket is not None:
+            self._systemd.socket.setblocking(False)  # a manager that is frozen reads nothing, and must hold up nobody
         self._fed_at = float("-inf")
         self._is_ready = False
 

@@ -169,10 +169,10 @@ def supervise(
                 stop.wait(_LOOK_EVERY_S)
     finally:
         notifier.stopping()
-        _end(children, hurry)
-        for child in children:
+        for child in children:  # nobody listens from here on: a socket that is not read holds up who writes to it
             if child.watch is not None:
                 child.watch.close()
+        _end(children, hurry)
     return status
 
 
