@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import resource
 import signal
@@ -18,7 +19,13 @@ import httpx
 import numpy as np
 import pytest
 
+from cxr_node.config.page import TrySection
+from cxr_node.web.judging import client as client_module
+from cxr_node.web.judging.client import Judge, Judged
+from cxr_node.web.judging.frames import Wanted
+from cxr_node.web.problem import Problem
 from tests import builders
+from tests.node import workplace
 from tests.patience import wait_until
 from tests.web.asking import DICOM, LATERAL, Page, judge_of, lives, memory_mb, post, scratch_files
 
@@ -169,6 +176,47 @@ def test_the_network_goes_when_nobody_needs_it(tmp_path: Path) -> None:
             wait_until(lambda: judge_of(page.process.pid) is None, "the network is unloaded")
             assert post(client, LATERAL).status_code == 200
         assert memory_mb(page.process.pid) < MAX_MB
+
+
+HANGS = """
+import faulthandler, os, sys, time
+times, begun = int(sys.argv[1]), sys.argv[2]
+with open(begun, "a") as file:
+    file.write("x")
+if os.stat(begun).st_size <= times:
+    faulthandler.enable()
+    time.sleep(600)
+os.execv(sys.executable, [sys.executable, "-m", "cxr_node.web.judging.judge", *sys.argv[3:]])
+"""
+"""A child that hangs while it loads the network, as often as its first word says."""
+
+
+def ask_one_that_hangs(times: int, limit_s: float, folder: Path, patch: pytest.MonkeyPatch) -> Judged:
+    patch.setattr(client_module, "_COMMAND", (sys.executable, "-c", HANGS, str(times), str(folder / "begun")))
+    patch.setattr(client_module, "_START_S", limit_s)
+    judge = Judge(workplace.config(folder / "spool"), TrySection())
+    (folder / "lateral.dcm").write_bytes(LATERAL)
+    try:
+        with (folder / "lateral.dcm").open("rb") as file:
+            return asyncio.run(judge.judge(file, Wanted.NOTHING, picture=False))
+    finally:
+        judge.close()
+
+
+def test_one_that_hangs_while_it_loads_is_ended_and_says_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(Problem) as caught:
+        ask_one_that_hangs(2, 2.0, tmp_path, monkeypatch)
+    assert (caught.value.status, caught.value.code) == (503, "model")
+    assert caught.value.headers == {"Retry-After": "5"}
+    said = capfd.readouterr().err
+    assert said.count("Fatal Python error: Aborted") == said.count('File "<string>", line 8') == 2
+
+
+def test_the_next_one_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = ask_one_that_hangs(1, 15.0, tmp_path, monkeypatch)
+    assert told.prediction["reason"] == "view-not-frontal"
 
 
 def test_it_ends_with_its_parent(tmp_path: Path) -> None:

@@ -32,7 +32,9 @@ log = logging.getLogger(__name__)
 PLACES = 8
 """Requests that may wait with their files; more are answered 503."""
 _RETRY_S = "5"
-_START_S = 120.0
+_START_S, _STARTS = 60.0, 2
+"""How long a child may take to load the network, and how many may try: what hangs there is no fault of the file."""
+_LAST_WORDS_S = 2.0
 _COMMAND = (sys.executable, "-m", "cxr_node.web.judging.judge")
 _STATUS = {"memory": 422, "model": 503, "machine": 503}
 """Of a fault that the child names; any other is ours."""
@@ -103,6 +105,13 @@ class _Child:
         frames.send(self._line, message, [file.fileno() for file in files])
         said, _ = frames.receive(self._line, deadline)
         return said
+
+    def abort(self) -> None:
+        """End one that hangs: it says where (`logs.configure`)."""
+        self.process.send_signal(signal.SIGABRT)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it is stopped, or cannot even say that
+            self.process.wait(_LAST_WORDS_S)
+        self.end()
 
     def end(self) -> None:
         """Kill it, and the process that decodes for it."""
@@ -197,12 +206,23 @@ class Judge:
         if self._child is not None and self._child.process.poll() is not None:
             self._bury()
         if self._child is None:
-            self._child = _Child(self._config)
-            said = await asyncio.to_thread(self._child.load)
+            self._child, said = await self._loaded()
             if "fault" in said:
                 raise self._fault(said)
             log.info("the network is loaded pid=%d", self._child.process.pid)
         return self._child
+
+    async def _loaded(self) -> tuple[_Child, dict[str, Any]]:
+        for _ in range(_STARTS):
+            child = self._child = _Child(self._config)
+            try:
+                return child, await asyncio.to_thread(child.load)
+            except TimeoutError:
+                self._child = None
+                log.error("the network was not loaded within %g s; where it hung follows", _START_S)
+                await asyncio.to_thread(child.abort)
+        sentence = f"the network was not loaded within {_START_S:g} s"
+        raise Problem(503, "model", sentence, {"Retry-After": _RETRY_S})
 
     def _fault(self, said: dict[str, Any]) -> Problem:
         code = said["fault"]
