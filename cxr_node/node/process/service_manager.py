@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import socket
+import subprocess
 import time
 from contextlib import suppress
 
@@ -96,3 +98,13 @@ class Watch:
     def close(self) -> None:
         """Hear no more of it."""
         self._socket.close()
+
+
+def abort(process: subprocess.Popen[bytes], last_words_s: float) -> None:
+    """End one that hangs, as systemd's watchdog: SIGABRT, so that it says where (`logs.configure`), then SIGKILL."""
+    process.send_signal(signal.SIGABRT)
+    try:
+        process.wait(last_words_s)
+    except subprocess.TimeoutExpired:  # it is stopped, or cannot even say that
+        process.kill()
+        process.wait()

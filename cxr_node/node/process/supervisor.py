@@ -28,7 +28,7 @@ from typing import Self
 
 from cxr_node.node.process import logs
 from cxr_node.node.process.notify import START
-from cxr_node.node.process.service_manager import NOTIFY_SOCKET, Notifier, Watch
+from cxr_node.node.process.service_manager import NOTIFY_SOCKET, Notifier, Watch, abort
 
 log = logging.getLogger(__name__)
 
@@ -180,7 +180,8 @@ def _look_after(children: Sequence[_Child]) -> int:
     """Note which children died or hang, start those that are due; 78 if one died of its configuration."""
     for child in children:
         if child.process is not None and child.watch is not None and child.watch.is_hung():
-            _abort(child.process, child.command.name)
+            log.error("hung role=%s pid=%d", child.command.name, child.process.pid)
+            abort(child.process, _LAST_WORDS_S)
         if child.process is not None and (code := child.process.poll()) is not None:
             child.process = None
             if code == EXIT_CONFIG and child.command.is_vital:
@@ -199,17 +200,6 @@ def _postpone(child: _Child, code: int) -> None:
     child.deaths += 1
     child.due_at = now + delay_s
     log.error("ended role=%s code=%d restart_in_s=%.1f", child.command.name, code, delay_s)
-
-
-def _abort(process: subprocess.Popen[bytes], name: str) -> None:
-    """As systemd's watchdog: SIGABRT, so that it says where it hangs (`logs.configure`), then SIGKILL."""
-    log.error("hung role=%s pid=%d", name, process.pid)
-    process.send_signal(signal.SIGABRT)
-    try:
-        process.wait(_LAST_WORDS_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def _start(child: _Child) -> None:

@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 
 from cxr_node.config.page import TrySection
 from cxr_node.config.schema import Config
+from cxr_node.node.process.service_manager import abort
 from cxr_node.web.judging import frames
 from cxr_node.web.judging.frames import Wanted
 from cxr_node.web.problem import Problem
@@ -107,10 +108,8 @@ class _Child:
         return said
 
     def abort(self) -> None:
-        """End one that hangs: it says where (`logs.configure`)."""
-        self.process.send_signal(signal.SIGABRT)
-        with contextlib.suppress(subprocess.TimeoutExpired):  # it is stopped, or cannot even say that
-            self.process.wait(_LAST_WORDS_S)
+        """End one that hangs: it says where."""
+        abort(self.process, _LAST_WORDS_S)
         self.end()
 
     def end(self) -> None:
