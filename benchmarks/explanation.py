@@ -37,7 +37,7 @@ from cxr_node.errors import InstanceError
 from cxr_node.model import graph_file, profile, weights
 from cxr_node.model.openvino_runtime import apart, in_float32, ov
 from cxr_node.model.predictor import LARGEST_DIFFERENCE, ProfilePredictor, load_predictor
-from cxr_node.model.preprocess import prepare, views
+from cxr_node.model.preprocess import pictures, views
 from cxr_node.model.profile import Profile
 from cxr_node.model.torch_runtime import Served
 from cxr_node.outcome import Rejected
@@ -121,9 +121,9 @@ def _ready_ours(content: bytes) -> None:
 
 def _for_one_view(loaded: profile.Profile) -> Any:
     """The exported graph for a batch of one view: what a pass costs, its map included, beside the package's."""
-    size_px = loaded.input.size_px
+    spec = loaded.input
     model = ov.Core().read_model(graph_file.graph(loaded))
-    model.reshape([1, 1, size_px, size_px])
+    model.reshape([1, spec.pictures, spec.side_px, spec.side_px])
     return apart(lambda: in_float32(model, os.cpu_count() or 1)).create_infer_request()
 
 
@@ -132,8 +132,9 @@ def _ready_plain(content: bytes) -> None:
     last.network.to(memory_format=torch.channels_last)
     pixels = shown(dcmread(io.BytesIO(content)))
     prepared = plain.prepared(pixels)
+    one = plain.placed([each[None] for each in prepared])
     _WAYS[SAME], _WAYS[ONE] = lambda: plain.same_answer(pixels), lambda: plain.answer(pixels)
-    _WAYS[NETWORK_SAME], _WAYS[NETWORK_ONE] = lambda: plain.seen(prepared), lambda: plain.map_of(prepared[None, None])
+    _WAYS[NETWORK_SAME], _WAYS[NETWORK_ONE] = lambda: plain.seen(prepared), lambda: plain.map_of(one)
     _WAYS[NETWORK_BATCH] = lambda: plain.seen_at_once(prepared)
     _WAYS[CHANNELS_LAST] = lambda: last.seen(prepared)
 
@@ -154,9 +155,9 @@ def _probability(name: str) -> float:
 
 
 def seen_by(ours: ProfilePredictor, radiograph: Radiograph) -> NDArray[np.float32]:
-    """What the runtime is shown of a radiograph: (1, views, 1, size_px, size_px)."""
+    """What the runtime is shown of a radiograph: (1, views, pictures, side_px, side_px)."""
     spec = ours.profile.input
-    return views(prepare(radiograph.pixels, spec), spec)[None]
+    return views(pictures(radiograph.pixels, spec), spec)[None]
 
 
 def maps(plain: PlainModel, ours: ProfilePredictor, options: argparse.Namespace, bar: Progress) -> dict[str, Any]:
@@ -217,7 +218,8 @@ def ceiling(loaded: Profile) -> dict[str, float]:
 def gflop(loaded: Profile) -> float:
     """Floating-point operations of one radiograph's answer, in thousand millions; torch counts them."""
     network, _ = weights.load(loaded.weights_path, loaded.network, len(loaded.labels))
-    seen = torch.zeros(len(loaded.input.views), 1, loaded.input.size_px, loaded.input.size_px)
+    spec = loaded.input
+    seen = torch.zeros(len(spec.views), spec.pictures, spec.side_px, spec.side_px)
     with torch.no_grad(), FlopCounterMode(display=False) as counted:
         Served(network, loaded.judged)(seen)
     return float(counted.get_total_flops()) / 1e9

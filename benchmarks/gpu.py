@@ -54,7 +54,7 @@ def on(
     side : of the matrices of the product that the peak is taken from
     """
     loaded = profile.load(resources.profile_folder(PROFILE))
-    views = torch.from_numpy(graph_file.golden_inputs(loaded.input))  # (12, views, 1, size_px, size_px)
+    views = torch.from_numpy(graph_file.golden_inputs(loaded.input))  # (12, views, pictures, side_px, side_px)
     cells, answers, flops = [], {}, _flops(loaded, views[0])
     for name, dtype in WAYS.items():
         network = _served(loaded, device, dtype)
@@ -83,7 +83,7 @@ def passing(network: Served, shown: torch.Tensor, device: torch.device, dtype: t
 
     Parameters
     ----------
-    shown : float32, shape (rows, 1, size_px, size_px)
+    shown : float32, shape (rows, pictures, side_px, side_px)
     """
     host = shown.to(dtype).contiguous(memory_format=torch.channels_last)
     host = host.pin_memory() if device.type == "cuda" else host

@@ -16,6 +16,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from cxr_node.domain import (
+    NO_BORDER,
     Decision,
     Finding,
     Heatmap,
@@ -99,7 +100,7 @@ def finding() -> Finding:
     return Finding(
         prediction=Prediction(probability={"pneumonia": 0.875}, spread=0.01, distance=0.5),
         decision=Decision(verdict=Verdict.POSITIVE),
-        heatmap=Heatmap(cells=cells, border=(0.0, 0.0), regions=(), label="pneumonia", layer="last"),
+        heatmap=Heatmap(cells=cells, border=NO_BORDER, regions=(), label="pneumonia", layer="last"),
         identity=ModelIdentity(
             profile="bench", version="1", weights_sha256="", config_sha256="", operating_point=point, calibration=""
         ),

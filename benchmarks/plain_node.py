@@ -73,7 +73,7 @@ class PlainModel:
 
     def answer(self, pixels: Float) -> Answer:
         """One view: forward and backward, as grad-cam does them, and the logit of the same forward pass."""
-        small = self.map_of(self.prepared(pixels)[None, None])
+        small = self.map_of(self.placed([each[None] for each in self.prepared(pixels)]))
         return Answer(
             probability=float(self._calibrated(self.cam.outputs)[0]), spread=0.0, map=_on_source(small, pixels)
         )
@@ -87,43 +87,80 @@ class PlainModel:
         spread = float(by_view.max() - by_view.min())
         return Answer(probability=float(mean[0]), spread=spread, map=_on_source(small, pixels))
 
-    def seen(self, plain: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Float]:
+    def seen(self, plain: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, Float]:
         """Probabilities of the views, the calibrated mean, and the map, of one prepared image."""
         with torch.no_grad():
-            logits = self.network(views(plain, self.profile.input.views))
+            logits = self.network(self.views(plain))
         return (
             self._calibrated(logits),
             self._calibrated(logits.mean(dim=0, keepdim=True)),
-            self.map_of(plain[None, None]),
+            self.map_of(self.placed([each[None] for each in plain])),
         )
 
-    def seen_at_once(self, plain: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Float]:
+    def seen_at_once(self, plain: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, Float]:
         """The same in one call of the package: simpler, and slower, for every view goes backward."""
-        maps = self.cam(input_tensor=views(plain, self.profile.input.views), targets=self.targets)
+        maps = self.cam(input_tensor=self.views(plain), targets=self.targets)
         logits = self.cam.outputs
         return self._calibrated(logits), self._calibrated(logits.mean(dim=0, keepdim=True)), maps[0]
 
     def map_of(self, shown: torch.Tensor) -> Float:
-        """Grad-CAM of prepared images, (1, 1, size_px, size_px) -> (size_px, size_px), peak 1."""
+        """Grad-CAM of prepared images, (1, pictures, side_px, side_px) -> (side_px, side_px), peak 1."""
         found: Float = self.cam(input_tensor=shown, targets=self.targets)[0]
         return found
 
-    def prepared(self, pixels: Float) -> torch.Tensor:
-        """Cut the border, average down, standardise: what the weights were trained on; (size_px, size_px)."""
-        spec, (rows, columns) = self.profile.input, pixels.shape
+    def prepared(self, pixels: Float) -> list[torch.Tensor]:
+        """Cut margins and border, average down, standardise: what the weights were trained on.
+
+        The film squashed, (size_px, size_px), and in its shape where the network wants that, too: (rows, columns).
+        """
+        spec = self.profile.input
+        if spec.margins == "cut":
+            pixels = without_margins(pixels)
+        rows, columns = pixels.shape
         low, high = spec.border, 1.0 - spec.border
-        size = (spec.size_px, spec.size_px)
-        kept = (low * columns, low * rows, high * columns, high * rows)
-        resized = Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR, box=kept)
-        return standardised(torch.from_numpy(np.array(resized))[None])[0]
+        made = [resized(pixels, (spec.size_px, spec.size_px), (low * columns, low * rows, high * columns, high * rows))]
+        if spec.shape_px is not None:
+            side, most = spec.shape_px, max(rows, columns)
+            size = tuple(side - 2 * round((side - side * each / most) / 2) for each in (rows, columns))
+            made.append(resized(pixels, (size[0], size[1]), (0, 0, columns, rows)))
+        return [standardised(each[None])[0] for each in made]
+
+    def views(self, plain: Sequence[torch.Tensor]) -> torch.Tensor:
+        """All views of an image: (views, pictures, side_px, side_px)."""
+        return self.placed([views(each, self.profile.input.views) for each in plain])
+
+    def placed(self, parts: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Lay a squashed film into its corner, one in its shape between bars: (views, pictures, side_px, side_px)."""
+        spec, count = self.profile.input, len(parts[0])
+        whole = torch.zeros(count, len(parts), spec.side_px, spec.side_px)
+        whole[:, 0, : spec.size_px, : spec.size_px] = parts[0]
+        for shaped in parts[1:]:
+            top, left = ((spec.side_px - side) // 2 for side in shaped.shape[1:])
+            whole[:, 1, top : top + shaped.shape[1], left : left + shaped.shape[2]] = shaped
+        return whole
 
     def _calibrated(self, logits: torch.Tensor) -> torch.Tensor:
         return torch.sigmoid(self.profile.slope * logits[:, self.profile.judged] + self.profile.intercept).detach()
 
     def scaled(self, activation: Float) -> Float:
         """Bring a feature map's cells to the size of the network's input, as the package does with its own."""
-        size = (self.profile.input.size_px, self.profile.input.size_px)
+        size = (self.profile.input.side_px, self.profile.input.side_px)
         return cv2.resize(activation, size).astype(np.float32, copy=False)
+
+
+def without_margins(pixels: Float) -> Float:
+    """Cut rows and columns of one gray off the edges, at most a third at each."""
+    for _ in range(2):
+        blank = np.ptp(pixels, axis=1) <= 0.03
+        most = len(blank) // 3
+        first, last = (int(np.argmin([*each[:most], False])) for each in (blank, blank[::-1]))
+        pixels = pixels[first : len(pixels) - last].T
+    return np.ascontiguousarray(pixels)
+
+
+def resized(pixels: Float, size: tuple[int, int], kept: tuple[float, float, float, float]) -> torch.Tensor:
+    """Average down what is kept: left, upper, right, lower edge -> (rows, columns)."""
+    return torch.from_numpy(np.array(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR, box=kept)))
 
 
 def standardised(images: torch.Tensor) -> torch.Tensor:
@@ -136,15 +173,15 @@ def standardised(images: torch.Tensor) -> torch.Tensor:
 
 
 def views(plain: torch.Tensor, wanted: Sequence[str]) -> torch.Tensor:
-    """The image, and other views of it by name: (size_px, size_px) -> (views, 1, size_px, size_px)."""
+    """The film, and other views of it by name: (rows, columns) -> (views, rows, columns)."""
     image = plain[None, None]
     others = torch.cat([_CHANGES[name](image) for name in wanted[1:]])[:, 0]
-    return torch.cat([image, standardised(others)[:, None]])
+    return torch.cat([plain[None], standardised(others)])
 
 
 def _closer(image: torch.Tensor) -> torch.Tensor:
-    edge = round(0.04 * image.shape[-1])
-    inner = image[..., edge:-edge, edge:-edge]
+    down, across = (round(0.04 * side) for side in image.shape[-2:])
+    inner = image[..., down:-down, across:-across]
     return nnf.interpolate(inner, size=image.shape[2:], mode="bilinear", align_corners=False)
 
 

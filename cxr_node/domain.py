@@ -343,6 +343,11 @@ class Region:
     zones: tuple[Zone, ...] = ()
 
 
+Border = tuple[tuple[float, float], tuple[float, float]]
+"""Shares of a radiograph's rows above and below, and of its columns left and right; negative: a bar was added."""
+NO_BORDER: Border = ((0.0, 0.0), (0.0, 0.0))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heatmap:
     """Where the network looked; not the outline of a lesion. `heatmap.on_grid` spreads it over the radiograph.
@@ -350,14 +355,14 @@ class Heatmap:
     Attributes
     ----------
     cells : float32, shape (rows, cols) of the network's last map, range [0, 1]
-    border : share of the radiograph's rows, and of its columns, on each side that the network never saw
+    border : what the network never saw
     regions : every place that stands out, the hottest first; none of them reaches from one lung into the other. Of a
         positive only: nobody reads those of other verdicts
     label, layer : what was explained, and at which layer
     """
 
     cells: NDArray[np.float32]
-    border: tuple[float, float]
+    border: Border
     regions: tuple[Region, ...]
     label: str
     layer: str

@@ -11,7 +11,7 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr_node.domain import Heatmap
+from cxr_node.domain import Border, Heatmap
 
 
 def on_grid(heatmap: Heatmap, shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -23,19 +23,19 @@ def peak(heatmap: Heatmap) -> tuple[float, float]:
     """Centre of the hottest cell, as shares of the rows and of the columns of the radiograph, in [0, 1]."""
     place = np.unravel_index(int(np.argmax(heatmap.cells)), heatmap.cells.shape)
     shares = [
-        of + (int(at) + 0.5) / size * (1.0 - 2.0 * of)
-        for at, size, of in zip(place, heatmap.cells.shape, heatmap.border, strict=True)
+        first + (int(at) + 0.5) / size * (1.0 - first - last)
+        for at, size, (first, last) in zip(place, heatmap.cells.shape, heatmap.border, strict=True)
     ]
     return shares[0], shares[1]
 
 
-def spread(cells: NDArray[np.float32], border: tuple[float, float], shape: tuple[int, ...]) -> NDArray[np.float32]:
+def spread(cells: NDArray[np.float32], border: Border, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Interpolate between the centres of the cells, bilinearly.
 
     Parameters
     ----------
     cells : float32, shape (cell rows, cell columns), range [0, 1]
-    border : share of the rows, and of the columns, on each side of the radiograph that has no cells, in [0, 0.5)
+    border : of the radiograph, that has no cells
     shape : rows and columns of the grid
 
     Returns
@@ -50,9 +50,10 @@ def spread(cells: NDArray[np.float32], border: tuple[float, float], shape: tuple
 
 
 @functools.lru_cache(maxsize=32)  # of some sizes of radiographs and of pictures
-def interpolation(size_px: int, cells: int, border: float) -> NDArray[np.float32]:
+def interpolation(size_px: int, cells: int, border: tuple[float, float]) -> NDArray[np.float32]:
     """Weights of the cells in each pixel, (size_px, cells): linear between cell centres, 0 on the border."""
-    seen = ((np.arange(size_px) + 0.5) / size_px - border) / (1.0 - 2.0 * border)  # in [0, 1] where the network saw
+    first, last = border
+    seen = ((np.arange(size_px) + 0.5) / size_px - first) / (1.0 - first - last)  # in [0, 1] where the network saw
     place = np.clip(seen * cells - 0.5, 0.0, cells - 1.0)
     weights = np.clip(1.0 - np.abs(place[:, None] - np.arange(cells)), 0.0, 1.0)
     weights[(seen < 0.0) | (seen > 1.0)] = 0.0
@@ -68,11 +69,9 @@ SMALLEST_RISE = 1.0
 radiographs, what was called NORMAL had at most 0.98 (median 0), what was called PNEUMONIA at least 4.4 (median 6)."""
 
 
-def on_source_grid(
-    active: NDArray[np.float32], shape: tuple[int, int], border: float | tuple[float, float]
-) -> NDArray[np.float32]:
-    """Spread an activation over the radiograph: `scaled`, then `heatmap.spread`; `border` as there, or one for both."""
-    return spread(scaled(active), border if isinstance(border, tuple) else (border, border), shape)
+def on_source_grid(active: NDArray[np.float32], shape: tuple[int, ...], border: Border) -> NDArray[np.float32]:
+    """Spread an activation over the radiograph: `scaled`, then `spread`; `border` as there."""
+    return spread(scaled(active), border, shape)
 
 
 def scaled(active: NDArray[np.float32]) -> NDArray[np.float32]:

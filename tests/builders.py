@@ -19,6 +19,8 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, DigitalXRayImageStorageForPresentation, ExplicitVRBigEndian, ExplicitVRLittleEndian
 
 from cxr_node.domain import (
+    NO_BORDER,
+    Border,
     Examination,
     Heatmap,
     Measurement,
@@ -265,6 +267,11 @@ CELLS = 32
 """A side of the map: as many as that of a network has at most."""
 
 
+def around(share: float) -> Border:
+    """A border as broad on each side."""
+    return (share, share), (share, share)
+
+
 @lru_cache(64)
 def _heatmap(rows: int, columns: int) -> Heatmap:
     """Gaussian round (0.32, 0.62) of the picture; the outline is where it is 0.5."""
@@ -281,7 +288,7 @@ def _heatmap(rows: int, columns: int) -> Heatmap:
     ]
     return Heatmap(
         cells=cells,
-        border=(0.0, 0.0),
+        border=NO_BORDER,
         regions=(
             Region(
                 outline=(*ring, ring[0]),

@@ -63,7 +63,7 @@ def see(request: Any, spec: profiles.InputSpec, inputs: torch.Tensor) -> Seen:
     """Pass prepared films through a graph, one after the other."""
     rows = []
     for film in inputs:
-        request.infer([preprocess.views(film[0].numpy(), spec)])
+        request.infer([preprocess.views(film.numpy(), spec)])
         logits, *rest = (tensor.data for tensor in request.output_tensors)
         rows.append([logits[:, :1].copy(), *(part[0].copy() for part in rest)])
     logits, activation, signature, *strange = (np.stack(part) for part in zip(*rows, strict=True))
@@ -84,7 +84,7 @@ def quantised(graph: Path, spec: profiles.InputSpec, items: Sequence[Item]) -> A
     )
 
     some = evaluate.sampled(items, QUANTISED_ON)
-    shown = [preprocess.views(film[0].numpy(), spec) for film in inference.prepared(some, spec)]
+    shown = [preprocess.views(film.numpy(), spec) for film in inference.prepared(some, spec)]
     model = ov.Core().read_model(graph)
     model.reshape(list(shown[0].shape))
     return nncf.quantize(
@@ -203,7 +203,7 @@ def main() -> None:
         print(row("int8, four views", answers("int8", every), then))
         print(maps_alike(seen["float32"][-1], seen["int8"][-1]))
         ways["int8, four views"] = requests["int8"], 4
-    shown = preprocess.views(films[0, 0].numpy(), profile.input)
+    shown = preprocess.views(films[0].numpy(), profile.input)
     print("; ".join(f"{name} {ms:.1f} ms" for name, ms in speed(ways, shown).items()))
 
 

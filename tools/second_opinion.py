@@ -1,8 +1,9 @@
-"""Give a trained profile the second opinion of a recipe, without training it anew.
+"""Give a trained profile the opinions of a recipe that it lacks, without training it anew.
 
     python -m tools.second_opinion PROFILE_FOLDER --recipe config/train/lungs.yaml --data FOLDER --out FOLDER
 
-Writes a complete profile folder: the old weights and the fitted opinion, calibration, figures and card by the recipe.
+Writes a complete profile folder: the old weights and the opinions beside them; calibration, figures and card by the
+recipe.
 `cxr-node train` does the same at the end of a training with such a recipe.
 """
 
@@ -14,9 +15,10 @@ from pathlib import Path
 
 from cxr_node.errors import DataError
 from cxr_node.model import profile, weights
-from cxr_node.training.data import images, profile_folder, recipe
+from cxr_node.model.networks import MobileNetV2Second
+from cxr_node.training.data import images, populations, profile_folder, recipe
 from cxr_node.training.data.device import bar_of
-from cxr_node.training.learn import release, second, train
+from cxr_node.training.learn import release, second, shaped, train
 
 
 def main() -> None:
@@ -38,8 +40,13 @@ def main() -> None:
     curves = profile_folder.section(given.profile, "training")["curves"]
     (given.out / train.CURVES).write_text("".join(json.dumps(line) + "\n" for line in curves), "utf-8")
     with bar_of(True) as bar:
-        seen = (parts["training"], parts["calibration"])
-        whole = second.added(asked, given.recipe.parent / asked.second.trunk, network, seen, bar)
+        whole = network
+        if not isinstance(whole, MobileNetV2Second):
+            seen = (parts["training"], parts["calibration"])
+            whole = second.added(asked, given.recipe.parent / asked.second.trunk, network, seen, bar)
+        parts = populations.in_shape(parts, asked, given.recipe.parent, given.data)
+        if asked.shaped is not None:
+            whole = shaped.added(asked, given.recipe.parent / asked.shaped.profile, whole, parts["calibration"], bar)
         release.release(given.out, asked, whole, (parts, given.data.name), bar)
 
 

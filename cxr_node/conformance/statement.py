@@ -25,6 +25,7 @@ from cxr_node.dicom.pixels import codecs, compress
 from cxr_node.dicom.read import admission
 from cxr_node.dicom.results import key_object, statement
 from cxr_node.domain import (
+    NO_BORDER,
     Examination,
     Heatmap,
     Origin,
@@ -195,7 +196,7 @@ class Stated:
         label = self.profile.operating_point.label
         return Examination(
             prediction=prediction,
-            heatmap=Heatmap(cells=cells, border=(0.0, 0.0), regions=(region,), label=label, layer="stated"),
+            heatmap=Heatmap(cells=cells, border=NO_BORDER, regions=(region,), label=label, layer="stated"),
         )
 
 

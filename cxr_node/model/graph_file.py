@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cxr_node.errors import ModelError
-from cxr_node.model.preprocess import prepare, views
+from cxr_node.model.preprocess import pictures, views
 from cxr_node.model.profile import InputSpec, Profile, Strict, read, sha256
 
 GRAPH, DESCRIPTION = "network.xml", "network.yaml"
@@ -77,7 +77,7 @@ def golden_inputs(spec: InputSpec) -> Floats:
 
     Returns
     -------
-    float32, shape (12, views, 1, size_px, size_px)
+    float32, shape (12, views, pictures, side_px, side_px)
     """
     phantoms = _Phantoms(spec)
     return np.stack([phantoms.mixed(*each) for each in _mixtures()])
@@ -92,8 +92,8 @@ def trial(spec: InputSpec, *, few: bool = False) -> tuple[Floats, tuple[NDArray[
 
     Returns
     -------
-    Float32, shape (calls, views, 1, size_px, size_px); and of each of them input and view, as `golden_logits` has them,
-    both of shape (calls, views).
+    Float32, shape (calls, views, pictures, side_px, side_px); and of each of them input and view, as `golden_logits`
+    has them, both of shape (calls, views).
     """
     mixtures, count = _mixtures(), len(spec.views)
     calls = -(-(_FEW if few else len(mixtures)) // count)
@@ -119,7 +119,7 @@ class _Phantoms:
         self._seen: dict[str, Floats] = {}
 
     def mixed(self, name: str, other: str, share: float, view: int | None = None) -> Floats:
-        """Mix two, in all views or in one: (views, 1, size_px, size_px) or (1, size_px, size_px)."""
+        """Mix two, in all views or in one: (views, pictures, side_px, side_px) or without views."""
         shown = slice(None) if view is None else view
         one, second = self._of(name)[shown], self._of(other)[shown]
         return np.asarray(one + np.float32(share) * (second - one))
@@ -128,5 +128,5 @@ class _Phantoms:
         if name not in self._seen:
             with Image.open(_DRAWN / f"{name}.jpg") as image:
                 drawn = np.asarray(image.convert("L").resize((512, 512)), dtype=np.float32) / np.float32(255.0)
-            self._seen[name] = views(prepare(drawn, self._spec), self._spec)
+            self._seen[name] = views(pictures(drawn, self._spec), self._spec)
         return self._seen[name]

@@ -166,9 +166,12 @@ class MobileNetV2Second(MobileNetV2):
 
     def early(self, x: torch.Tensor) -> torch.Tensor:
         """As MobileNetV2, and the opinion."""
-        early_map = super().early(x)
-        opinion = self.second(x)[:, :, None, None].expand(-1, -1, *early_map.shape[2:])
-        return torch.cat([early_map, opinion], dim=1)  # (batch, 161, rows, cols)
+        return self._with(super().early(x), self.second(x))
+
+    @staticmethod
+    def _with(early_map: torch.Tensor, opinion: torch.Tensor) -> torch.Tensor:
+        everywhere = opinion[:, :, None, None].expand(-1, -1, *early_map.shape[2:])
+        return torch.cat([early_map, everywhere], dim=1)  # (batch, 161, rows, cols)
 
     def late(self, early_map: torch.Tensor) -> torch.Tensor:
         """As MobileNetV2, and the opinion."""
@@ -227,6 +230,33 @@ class EfficientNetLite0(_Dropping):
         """Pass the last stage and the layer that widens it."""
         feature_map: torch.Tensor = self.trunk.late(early_map)  # (batch, 1280, size_px / 16, size_px / 16)
         return feature_map
+
+
+class MobileNetV2Shaped(MobileNetV2Second):
+    """A MobileNetV2Second to whose opinion a third is added, of a network that sees the film in its own shape.
+
+    Heat map, distance and strangeness are of the first trunk alone.
+
+    `size_px` : side of the squashed picture, which lies in the corner of the first channel; the second is the letterbox
+    `options` : of MobileNetV2Second
+    """
+
+    def __init__(self, labels: int, *, size_px: int = 192, **options: Any) -> None:
+        super().__init__(labels, **options)
+        self.size_px = size_px
+        self.third = EfficientNetLite0(1, dropout=0.0)
+        self.third.requires_grad_(False)
+
+    def early(self, x: torch.Tensor) -> torch.Tensor:
+        """Look at both pictures: (batch, 2, side_px, side_px)."""
+        squashed, shaped = x[:, :1, : self.size_px, : self.size_px], x[:, 1:]
+        return self._with(MobileNetV2.early(self, squashed), self.second(squashed) + self.third(shaped))
+
+    def train(self, mode: bool = True) -> MobileNetV2Shaped:
+        """The third one has learned, and stays in evaluation mode."""
+        super().train(mode)
+        self.third.eval()
+        return self
 
 
 class SimpleCNN(Network):
@@ -345,6 +375,7 @@ class XrvDenseNet121(_Cut):
 ARCHITECTURES: Mapping[str, Callable[..., Network]] = {
     "mobilenet-v2": MobileNetV2,
     "mobilenet-v2-second": MobileNetV2Second,
+    "mobilenet-v2-shaped": MobileNetV2Shaped,
     "efficientnet-lite0": EfficientNetLite0,
     "simple-cnn": SimpleCNN,
     "densenet121": DenseNet121,

@@ -59,7 +59,7 @@ class OpenVINORuntime:
         told = graph_file.description(profile)
         self.layer = told.layer
         graph, spec = graph_file.graph(profile), profile.input
-        shape = [len(spec.views), 1, spec.size_px, spec.size_px]
+        shape = [len(spec.views), spec.pictures, spec.side_px, spec.side_px]
 
         def compiled(streams: int) -> Any:
             files = sorted(told.sha256.items())

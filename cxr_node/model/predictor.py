@@ -25,7 +25,7 @@ from cxr_node.errors import ModelError
 from cxr_node.model import graph_file, lungs, pooled, regions, weights_file
 from cxr_node.model.decision import decide
 from cxr_node.model.ood_distance import distance
-from cxr_node.model.preprocess import borders, prepare, views
+from cxr_node.model.preprocess import borders, pictures, views
 from cxr_node.model.profile import Profile, sha256
 from cxr_node.model.runtime import Company, NetworkOutput, Runtime
 from cxr_node.model.site_calibration import at_site
@@ -126,7 +126,7 @@ class ProfilePredictor:
         if not radiographs:
             return []
         spec = self._profile.input
-        shown = np.stack([views(prepare(each.pixels, spec), spec) for each in radiographs])
+        shown = np.stack([views(pictures(each.pixels, spec), spec) for each in radiographs])
         output = self.runtime.infer(shown)
         return [self._examination(output, place, each) for place, each in enumerate(radiographs)]
 
@@ -183,7 +183,7 @@ class ProfilePredictor:
 
     def _explain(self, active: Floats, radiograph: Radiograph, prediction: Prediction) -> Heatmap:
         cells, shape, point = heatmap.scaled(active), radiograph.pixels.shape, self._profile.operating_point
-        border = borders(shape, self._profile.input)
+        border = borders(radiograph.pixels, self._profile.input)
         is_outlined = cells.any() and decide(prediction, point).verdict is Verdict.POSITIVE
         return Heatmap(
             cells=cells,

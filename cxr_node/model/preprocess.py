@@ -6,14 +6,17 @@ One golden array (tests/model/test_preprocess.py) pins it: a change makes every 
 from __future__ import annotations
 
 import functools
+import itertools
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from cxr_node.averaging import Band
+from cxr_node.domain import Border
 from cxr_node.model import torchxrayvision
-from cxr_node.model.profile import Geometry, InputSpec, Normalisation, Shown
+from cxr_node.model.profile import Geometry, InputSpec, Margins, Normalisation, Shown
 
 Floats = NDArray[np.float32]
 
@@ -21,12 +24,17 @@ LOW_QUANTILE, HIGH_QUANTILE = 0.02, 0.98
 """Grey values beyond these are clipped: burned-in letters and direct radiation must not set the scale."""
 LARGE_PX = 1 << 20
 """From here an image is large; those of training have at most 0.1 megapixels, and stay as they are to the last bit."""
+BLANK = 0.03
+"""Largest difference of gray, of the whole range, within a row or column in which nothing was recorded: eight steps of
+eight bits, for what JPEG leaves of black."""
+MOST_BLANK = 1.0 / 3.0
+"""Of the rows or columns, at each end: of an image without a film something must be left to refuse."""
 SMALLEST_SPREAD = 1e-4
 """Standard deviation below which an image counts as constant; a sixteenth of a step of 8 bits."""
 
 
 def prepare(pixels: NDArray[np.float32], spec: InputSpec) -> NDArray[np.float32]:
-    """Cut the border, average down to the network's grid, standardise; or what TorchXRayVision's networks expect.
+    """Cut margins and border, average down to the network's grid, standardise; or what TorchXRayVision's expect.
 
     Parameters
     ----------
@@ -53,8 +61,31 @@ def prepare(pixels: NDArray[np.float32], spec: InputSpec) -> NDArray[np.float32]
     return canvas
 
 
-def borders(shape: tuple[int, ...], spec: InputSpec) -> tuple[float, float]:
-    """Share of the rows, and of the columns, that `prepare` leaves out on each side; negative: adds as a bar."""
+def pictures(pixels: NDArray[np.float32], spec: InputSpec) -> NDArray[np.float32]:
+    """Make all pictures of a radiograph that the network sees, as `prepare`: (spec.pictures, side_px, side_px)."""
+    shown = np.zeros((spec.pictures, spec.side_px, spec.side_px), dtype=np.float32)
+    for place, each in enumerate(spec.of_pictures):
+        shown[place, : each.size_px, : each.size_px] = prepare(pixels, each)
+    return shown
+
+
+def borders(pixels: NDArray[np.float32], spec: InputSpec) -> Border:
+    """What of a radiograph `prepare` leaves out, or adds as bars."""
+    kept = film(pixels) if spec.margins is Margins.CUT else tuple(slice(0, side) for side in pixels.shape)
+    sides = zip(kept, pixels.shape, _evenly(pixels[kept].shape, spec), strict=True)
+    rows, cols = (
+        ((each.start + share * _length(each)) / side, 1.0 - (each.stop - share * _length(each)) / side)
+        for each, side, share in sides
+    )
+    return rows, cols
+
+
+def _length(part: slice) -> int:
+    return int(part.stop - part.start)
+
+
+def _evenly(shape: tuple[int, ...], spec: InputSpec) -> tuple[float, float]:
+    """Share of a film's rows, and of its columns, that is left out at both ends; negative: added as a bar."""
     if spec.geometry is Geometry.LETTERBOX:
         rows, cols = _taken(shape, spec)
         return (rows - spec.size_px) / (2 * rows), (cols - spec.size_px) / (2 * cols)
@@ -62,6 +93,28 @@ def borders(shape: tuple[int, ...], spec: InputSpec) -> tuple[float, float]:
         return spec.border, spec.border
     top, left, _ = torchxrayvision.square(shape)
     return top / shape[0], left / shape[1]
+
+
+def film(pixels: NDArray[np.float32]) -> tuple[slice, slice]:
+    """Find where something was recorded: the rows and columns between edges of one gray.
+
+    Such edges are what a console, a film scanner or an export has added, and differ from hospital to hospital.
+
+    Parameters
+    ----------
+    pixels : float32, shape (rows, cols), range [0, 1]
+    """
+    rows = _recorded(pixels)
+    return rows, _recorded(pixels[rows].T)
+
+
+def _recorded(lines: NDArray[np.float32]) -> slice:
+    most = int(len(lines) * MOST_BLANK)
+
+    def blank(places: Iterable[int]) -> int:
+        return sum(1 for _ in itertools.takewhile(lambda place: np.ptp(lines[place]) <= BLANK, places))
+
+    return slice(blank(range(most)), len(lines) - blank(range(len(lines) - 1, len(lines) - 1 - most, -1)))
 
 
 def _taken(shape: tuple[int, ...], spec: InputSpec) -> tuple[int, int]:
@@ -94,6 +147,8 @@ def cut_and_resize(pixels: NDArray[np.float32], spec: InputSpec) -> NDArray[np.f
     Large images are averaged here with the weights that Pillow computes for its filter: it would copy them, and take
     four times as long. A test holds both to the same numbers.
     """
+    if spec.margins is Margins.CUT:
+        pixels = pixels[film(pixels)]
     taken = _taken(pixels.shape, spec)
     if pixels.size >= LARGE_PX:
         down, across = (_triangles(*sizes, spec.border) for sizes in zip(pixels.shape, taken, strict=True))
@@ -161,26 +216,35 @@ def _quantile(ordered: Floats, share: float) -> Floats:
 
 
 def views(prepared: Floats, spec: InputSpec) -> Floats:
-    """Show a prepared image in the ways that must not change its meaning; the first is the image itself.
+    """Show an image in the ways that must not change its meaning; the first is the image itself.
 
     Parameters
     ----------
-    prepared : float32, shape (size_px, size_px), as `prepare` returns it; bars of a letterbox stay bars
+    prepared : float32, shape (spec.pictures, side_px, side_px), as `pictures` returns it; bars of a letterbox stay bars
     spec : how it was prepared, and which views; they are brought to the same range
 
     Returns
     -------
-    float32, shape (len(spec.views), 1, size_px, size_px)
+    float32, shape (len(spec.views), spec.pictures, side_px, side_px)
     """
+    shown = np.zeros((len(spec.views), *prepared.shape), dtype=np.float32)
+    for place, each in enumerate(spec.of_pictures):
+        side = slice(each.size_px)
+        shown[:, place, side, side] = _views(np.ascontiguousarray(prepared[place, side, side]), each)
+    return shown
+
+
+def _views(prepared: Floats, spec: InputSpec) -> Floats:
+    """As `views`, of one picture: (size_px, size_px) -> (views, size_px, size_px)."""
     if spec.normalisation is Normalisation.XRV:
         changes = {Shown.CLOSER: _closer, Shown.BLURRED: _blurred, Shown.BRIGHTER: _brighter_xrv}
-        return np.stack([prepared, *(changes[view](prepared) for view in spec.views[1:])])[:, None]
+        return np.stack([prepared, *(changes[view](prepared) for view in spec.views[1:])])
     changes = {Shown.CLOSER: _closer, Shown.BLURRED: _blurred, Shown.BRIGHTER: _brighter}
     place = _film(prepared)
     film = prepared[place]
-    shown = np.zeros((len(spec.views), 1, *prepared.shape), dtype=np.float32)
-    shown[0, 0] = prepared
-    shown[1:, 0, place[0], place[1]] = standardise(np.stack([changes[view](film) for view in spec.views[1:]]))
+    shown = np.zeros((len(spec.views), *prepared.shape), dtype=np.float32)
+    shown[0] = prepared
+    shown[1:, place[0], place[1]] = standardise(np.stack([changes[view](film) for view in spec.views[1:]]))
     return shown
 
 

@@ -52,6 +52,13 @@ class Geometry(StrEnum):
     """The film keeps its shape, centred between bars that are 0 and count in no mean."""
 
 
+class Margins(StrEnum):
+    """What becomes of an image's edges where nothing was recorded (`preprocess.film`)."""
+
+    SHOWN = "shown"
+    CUT = "cut"
+
+
 class Shown(StrEnum):
     """A way to show a radiograph that must not change its meaning (`preprocess.views`)."""
 
@@ -71,8 +78,35 @@ class InputSpec(Strict):
     """Share of rows and columns cut from each side before resizing (side markers live there)."""
     normalisation: Normalisation = Normalisation.STANDARDISED
     geometry: Geometry = Geometry.SQUASHED
+    margins: Margins = Margins.SHOWN
     views: tuple[Shown, ...] = tuple(Shown)
     """Whose mean is the answer and whose spread a reason to abstain; each costs a pass through the network."""
+    shape_px: int | None = Field(default=None, ge=32, le=2048)
+    """Side of a second picture of the film, in its own shape between bars; None: the network sees one picture."""
+
+    @property
+    def pictures(self) -> int:
+        """How many pictures of a film the network sees at once."""
+        return 1 if self.shape_px is None else 2
+
+    @property
+    def side_px(self) -> int:
+        """Side of the largest of them; a smaller one lies in the upper left corner."""
+        return max(self.size_px, self.shape_px or 0)
+
+    @property
+    def of_pictures(self) -> tuple[Self, ...]:
+        """How each is made."""
+        first = self.model_copy(update={"shape_px": None})
+        if self.shape_px is None:
+            return (first,)
+        shaped = {"size_px": self.shape_px, "border": 0.0, "geometry": Geometry.LETTERBOX}
+        return first, first.model_copy(update=shaped)
+
+    @property
+    def keeps_shape(self) -> bool:
+        """Whether any of them shows the film in its own shape."""
+        return any(each.geometry is Geometry.LETTERBOX for each in self.of_pictures)
 
     @model_validator(mode="after")
     def _two_views_of_which_the_first_is_plain(self) -> Self:
@@ -86,6 +120,10 @@ class InputSpec(Strict):
             raise ValueError("with normalisation xrv the border must be 0: the published networks saw whole squares")
         if self.geometry is Geometry.LETTERBOX and (self.border or self.normalisation is Normalisation.XRV):
             raise ValueError("geometry letterbox shows whole films: border must be 0, normalisation standardised")
+        if self.margins is Margins.CUT and self.normalisation is Normalisation.XRV:
+            raise ValueError("with normalisation xrv margins are shown: the published networks saw them")
+        if self.shape_px and (self.geometry is Geometry.LETTERBOX or self.normalisation is Normalisation.XRV):
+            raise ValueError("shape_px adds a letterbox to a squashed, standardised picture")
         return self
 
 

@@ -15,7 +15,7 @@ import contourpy
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr_node.domain import Place, Point, Region, Zone
+from cxr_node.domain import Border, Place, Point, Region, Zone
 from cxr_node.heatmap import interpolation
 from cxr_node.model.lungs import MARGIN, Thorax
 
@@ -114,7 +114,7 @@ class _Piece:
 
 def regions(
     cells: Floats,
-    border: tuple[float, float],
+    border: Border,
     shape: tuple[int, ...],
     thorax: Thorax | None,
     share: float = REGION_CUT,
@@ -144,7 +144,7 @@ def regions(
     return tuple(sorted(found, key=lambda region: -region.weight))  # stable: of equal ones the upper first
 
 
-def _sample(cells: Floats, border: tuple[float, float], shape: tuple[int, ...]) -> _Sampled:
+def _sample(cells: Floats, border: Border, shape: tuple[int, ...]) -> _Sampled:
     """Look at the map in steps, such that its peak is a sample."""
     down, across = (interpolation(*each) for each in zip(shape, cells.shape, border, strict=True))  # (pixels, cells)
     top = _peak(down, across, cells)

@@ -84,7 +84,7 @@ class Runtime(Protocol):
 
         Parameters
         ----------
-        shown : float32, shape (images, views, 1, size_px, size_px); the first view is the image itself
+        shown : float32, shape (images, views, pictures, side_px, side_px); the first view is the image itself
 
         Raises ModelError: the network failed.
         """

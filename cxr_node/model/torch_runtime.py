@@ -36,7 +36,7 @@ class Served(nn.Module):
         self.label = label
 
     def forward(self, shown: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """(images, 1, size_px, size_px) -> `OUTPUTS`, a row for each image."""
+        """(images, pictures, side_px, side_px) -> `OUTPUTS`, a row for each image."""
         early_map = self.network.early(shown)
         feature_map = self.network.late(early_map)
         seen = (
@@ -124,12 +124,13 @@ def export(profile: Profile) -> None:
     network, _ = weights.load(profile.weights_path, profile.network, len(profile.labels))
     golden = TorchRuntime(network, profile.judged).infer(graph_file.golden_inputs(profile.input))
     served = Served(network.to(memory_format=torch.contiguous_format), profile.judged)
-    size = profile.input.size_px
-    example = torch.zeros(len(profile.input.views), 1, size, size)
+    side = profile.input.side_px
+    film = (profile.input.pictures, side, side)
+    example = torch.zeros(len(profile.input.views), *film)
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # the tracer's advice for who wrote the network
-            graph = converted(served, example, [-1, 1, size, size])
+            graph = converted(served, example, [-1, *film])
         for output, name in zip(graph.outputs, OUTPUTS, strict=False):
             output.tensor.set_names({name})
         ov.save_model(graph, profile.folder / graph_file.GRAPH, compress_to_fp16=False)

@@ -37,7 +37,7 @@ def rows() -> tuple[list[dict[str, Any]], list[bool]]:
     """A site where the profile is too sure; every twentieth image is unlike the training data."""
     dice = np.random.default_rng(5)
     positive = dice.random(STUDIES) < 0.35
-    logit = dice.normal(np.where(positive, 2.4, -2.4), 1.4) + 3.2
+    logit = dice.normal(np.where(positive, 2.4, -2.4), 1.4) + 2.6
     probability = 1.0 / (1.0 + np.exp(-logit))
     found = []
     for number, value in enumerate(probability.tolist()):

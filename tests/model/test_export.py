@@ -69,7 +69,7 @@ def test_a_profile_of_two_views_answers_from_those_two(small: Profile, tmp_path:
     every, two = (predictor.load_predictor(each, threads=1, wanted=RuntimeKind.OPENVINO) for each in (small, made))
     for seed in range(3):
         one, spec = radiograph(seed), small.input
-        rows = every.runtime.infer(preprocess.views(preprocess.prepare(one.pixels, spec), spec)[None]).logits[0, :, 0]
+        rows = every.runtime.infer(preprocess.views(preprocess.pictures(one.pixels, spec), spec)[None]).logits[0, :, 0]
         kept = rows[[0, 3]]
         seen, before = two.examine(one), every.examine(one)
         assert seen.measurement.logit == pytest.approx(float(kept.mean()), abs=1e-4)
@@ -91,7 +91,8 @@ def test_the_map_is_that_of_the_reference_implementation_on_100_images(shipped_p
     network, _ = weights.load(shipped_profile.weights_path, shipped_profile.network, 1)
     quick = predictor.load_predictor(shipped_profile, threads=1)
     count = len(shipped_profile.input.views)
-    inputs = graph_file.golden_inputs(shipped_profile.input).reshape(-1, 1, 1, 192, 192)
+    inputs = graph_file.golden_inputs(shipped_profile.input)
+    inputs = inputs.reshape(-1, 1, *inputs.shape[2:])
     assert len(inputs) == 12 * count
     reference = grad_cam.GradCAM(network, [network.get_submodule("trunk.18")])
     worst = 1.0
@@ -165,7 +166,7 @@ def test_a_runtime_that_answers_otherwise_is_refused(small: Profile, tmp_path: P
 @pytest.mark.parametrize(("few", "calls"), [(False, 6), (True, 2)])
 def test_a_start_tries_every_input_and_a_single_answer_four(shipped_profile: Profile, few: bool, calls: int) -> None:
     shown, (inputs, views) = graph_file.trial(shipped_profile.input, few=few)
-    assert shown.shape == (calls, 2, 1, 192, 192)
+    assert shown.shape == (calls, 2, 2, 224, 224)
     np.testing.assert_array_equal(shown, graph_file.golden_inputs(shipped_profile.input)[inputs, views])
     assert len(set(inputs.ravel())) == 2 * calls
     assert set(views.ravel()) == {0, 1}

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from cxr_node import heatmap
 from cxr_node.model import networks
+from tests.builders import around
 from tests.model import folders
 
 Float = NDArray[np.float32]
@@ -51,19 +52,19 @@ def test_spreading_agrees_with_torch_where_no_border_was_cut() -> None:
     active = np.random.default_rng(3).random((7, 7), dtype=np.float32)
     expected = nnf.interpolate(torch.from_numpy(active / active.max())[None, None], size=(301, 223), mode="bilinear")
     np.testing.assert_allclose(
-        heatmap.on_source_grid(active, (301, 223), 0.0), expected[0, 0].numpy(), atol=0.6 / heatmap.LEVELS
+        heatmap.on_source_grid(active, (301, 223), around(0.0)), expected[0, 0].numpy(), atol=0.6 / heatmap.LEVELS
     )
 
 
 def test_a_last_bit_does_not_reach_the_picture() -> None:
     active = np.random.default_rng(4).random((7, 7), dtype=np.float32)
     nudged = np.nextafter(active, np.float32(2.0))
-    one, other = (heatmap.on_source_grid(each, (300, 200), 0.05).tobytes() for each in (active, nudged))
+    one, other = (heatmap.on_source_grid(each, (300, 200), around(0.05)).tobytes() for each in (active, nudged))
     assert one == other
 
 
 def test_the_border_that_the_network_never_saw_has_no_weight() -> None:
-    weight = heatmap.on_source_grid(np.ones((7, 7), dtype=np.float32), (200, 100), 0.1)
+    weight = heatmap.on_source_grid(np.ones((7, 7), dtype=np.float32), (200, 100), around(0.1))
     assert (weight[20:180, 10:90] == 1.0).all()
     weight[20:180, 10:90] = 0.0
     assert (weight == 0.0).all()
@@ -72,20 +73,20 @@ def test_the_border_that_the_network_never_saw_has_no_weight() -> None:
 def test_a_cell_lands_where_it_came_from() -> None:
     active = np.zeros((7, 7), dtype=np.float32)
     active[1, 5] = 2.0
-    weight = heatmap.on_source_grid(active, (1000, 500), 0.05)
+    weight = heatmap.on_source_grid(active, (1000, 500), around(0.05))
     row, column = np.unravel_index(np.argmax(weight), weight.shape)
     assert row + 0.5 == pytest.approx(1000 * (0.05 + 0.9 * 1.5 / 7), abs=1)
     assert column + 0.5 == pytest.approx(500 * (0.05 + 0.9 * 5.5 / 7), abs=1)
 
 
 def test_nothing_that_raises_the_logit_is_an_empty_map() -> None:
-    weight = heatmap.on_source_grid(np.zeros((7, 7), dtype=np.float32), (50, 60), 0.05)
+    weight = heatmap.on_source_grid(np.zeros((7, 7), dtype=np.float32), (50, 60), around(0.05))
     assert weight.shape == (50, 60) and not weight.any()
 
 
 def test_a_breath_of_warmth_is_not_blown_up_to_a_finding() -> None:
     faint = np.full((6, 6), 0.1, dtype=np.float32) * heatmap.SMALLEST_RISE / 36
     faint[2, 2] *= 9.9
-    assert not heatmap.on_source_grid(faint, (50, 60), 0.05).any()
+    assert not heatmap.on_source_grid(faint, (50, 60), around(0.05)).any()
     faint[2, 2] *= 1.1
-    assert heatmap.on_source_grid(faint, (50, 60), 0.05).max() > 0.9
+    assert heatmap.on_source_grid(faint, (50, 60), around(0.05)).max() > 0.9

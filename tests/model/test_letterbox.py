@@ -39,7 +39,7 @@ def test_a_circle_stays_round() -> None:
 @pytest.mark.parametrize("shape", SHAPES[:5])
 def test_views_leave_the_bars_alone_and_are_standardised_between_them(shape: tuple[int, int]) -> None:
     prepared = prepare(drawn(*shape), SPEC)
-    shown = views(prepared, SPEC)
+    shown = views(prepared[None], SPEC)
     np.testing.assert_array_equal(shown[0, 0], prepared)
     rows, cols = cut_and_resize(drawn(*shape), SPEC).shape
     down, across = (64 - rows) // 2, (64 - cols) // 2
@@ -51,7 +51,7 @@ def test_views_leave_the_bars_alone_and_are_standardised_between_them(shape: tup
 
 
 def test_a_black_film_is_nothing_and_has_views() -> None:
-    assert not views(prepare(np.zeros((90, 120), np.float32), SPEC), SPEC).any()
+    assert not views(prepare(np.zeros((90, 120), np.float32), SPEC)[None], SPEC).any()
 
 
 @pytest.mark.parametrize("shape", [(96, 64), (640, 960), (1500, 1100)])
@@ -64,7 +64,7 @@ def test_a_spot_on_the_film_is_found_there_again(shape: tuple[int, int]) -> None
         spot = np.exp(-(((y[:, None] - row) / size) ** 2) - ((x[None] - col) / size) ** 2).astype(np.float32)
         cells = prepare(spot, SPEC).clip(0).reshape(16, 4, 16, 4).mean((1, 3))
         cells = np.asarray(cells / cells.max(), dtype=np.float32)
-        border = borders(shape, SPEC)
+        border = borders(np.zeros(shape, np.float32), SPEC)
         found = np.unravel_index(int(spread(cells, border, shape).argmax()), shape)
         assert max(abs(found[0] - row), abs(found[1] - col)) <= max(shape) / 16
         hottest = regions(cells, border, shape, None)[0]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as nnf
 from scipy.special import expit
 
 from cxr_node import heatmap
@@ -15,11 +16,12 @@ from cxr_node.domain import Radiograph, View
 from cxr_node.errors import ModelError
 from cxr_node.model import efficientnet_lite, networks, ood_distance, predictor, profile, weights
 from cxr_node.model.network import Network, OverClasses
-from cxr_node.model.networks import ARCHITECTURES, MobileNetV2Second, build, load_imagenet_trunk
+from cxr_node.model.networks import ARCHITECTURES, MobileNetV2Second, MobileNetV2Shaped, build, load_imagenet_trunk
 from cxr_node.model.profile import NetworkSpec
+from tests.builders import around
 from tests.model import folders
 
-PLAIN = sorted(set(ARCHITECTURES) - {"mobilenet-v2-second"})
+PLAIN = sorted(set(ARCHITECTURES) - {"mobilenet-v2-second", "mobilenet-v2-shaped"})
 """Those whose maps hold nothing but features."""
 
 
@@ -27,6 +29,11 @@ PLAIN = sorted(set(ARCHITECTURES) - {"mobilenet-v2-second"})
 def built(architecture: str, labels: int = 1) -> Network:
     """One of each for all tests that only read it: drawing the weights of a ResNet50 takes half a second."""
     return build(NetworkSpec(architecture=architecture), labels).eval()
+
+
+def film(architecture: str, count: int, size_px: int = 64) -> torch.Tensor:
+    """As many pictures of each as the network sees."""
+    return torch.randn(count, 2 if architecture == "mobilenet-v2-shaped" else 1, size_px, size_px)
 
 
 @pytest.mark.parametrize("architecture", PLAIN)
@@ -51,7 +58,7 @@ def test_forward_is_head_of_features(architecture: str, labels: int) -> None:
 @pytest.mark.parametrize("architecture", sorted(set(ARCHITECTURES) - {"simple-cnn"}))
 def test_head_averages_so_that_its_gradient_is_flat(architecture: str) -> None:
     network = built(architecture)
-    feature_map = network.features(torch.randn(1, 1, 64, 64)).detach().requires_grad_()
+    feature_map = network.features(film(architecture, 1)).detach().requires_grad_()
     (gradient,) = torch.autograd.grad(network.head(feature_map).sum(), feature_map)
     torch.testing.assert_close(gradient, gradient[..., :1, :1].expand_as(gradient))
     assert gradient.abs().sum() > 0
@@ -93,6 +100,30 @@ def test_a_second_opinion_is_added_to_the_logit_and_to_nothing_else() -> None:
         for label in (0, 1):
             torch.testing.assert_close(whole.activation(late, label), alone.activation(features, label))
             torch.testing.assert_close(whole.importance(late, label), alone.importance(features, label))
+
+
+def test_a_third_opinion_sees_the_film_in_its_shape_and_is_added_to_nothing_else() -> None:
+    torch.manual_seed(3)
+    options = {"stride": 16, "outsider": True, "second_px": 64}
+    whole = build(NetworkSpec(architecture="mobilenet-v2-shaped", options=options | {"size_px": 96}), 2)
+    assert isinstance(whole, MobileNetV2Shaped)
+    both = build(NetworkSpec(architecture="mobilenet-v2-second", options=options), 2).eval()
+    both.load_state_dict({name: value for name, value in whole.state_dict().items() if not name.startswith("third.")})
+    whole.train()
+    assert not any(module.training for module in whole.third.modules())
+    assert not any(parameter.requires_grad for parameter in whole.third.parameters())
+    squashed, shaped = torch.randn(3, 1, 96, 96), torch.randn(3, 1, 128, 128)
+    x = torch.cat([nnf.pad(squashed, (0, 32, 0, 32), value=7.0), shaped], dim=1)  # nobody looks beyond the corner
+    with torch.inference_mode():
+        early, before = whole.eval().early(x), both.early(squashed)
+        late, features = whole.late(early), both.late(before)
+        opinion = whole.third(shaped)
+        assert opinion.shape == (3, 1) and opinion.std() > 0
+        torch.testing.assert_close(whole(x), both(squashed) + opinion)
+        torch.testing.assert_close(whole.signature(early), both.signature(before))
+        torch.testing.assert_close(whole.strangeness(late), both.strangeness(features))
+        for label in (0, 1):
+            torch.testing.assert_close(whole.activation(late, label), both.activation(features, label))
 
 
 def test_stride_16_gives_four_times_the_cells_from_the_same_parameters() -> None:
@@ -137,10 +168,10 @@ def test_a_dense_head_has_a_gradient_everywhere() -> None:
 def test_its_map_reaches_the_source_grid(architecture: str) -> None:
     torch.manual_seed(3)
     network = built(architecture)
-    feature_map = network.features(torch.randn(1, 1, 96, 96)).detach()
+    feature_map = network.features(film(architecture, 1, 96)).detach()
     active = network.activation(feature_map, 0)[0].detach().numpy()
     assert active.shape == feature_map.shape[2:]
-    assert heatmap.on_source_grid(active * 1e9, (50, 70), border=0.04).shape == (50, 70)
+    assert heatmap.on_source_grid(active * 1e9, (50, 70), border=around(0.04)).shape == (50, 70)
 
 
 THREE = {"normal": False, "bacteria": True, "virus": True}
@@ -156,7 +187,7 @@ def test_weights_come_back_as_they_were_saved(architecture: str, classes: dict[s
     weights.save(tmp_path / "w.safetensors", network, stats)
     again, found = weights.load(tmp_path / "w.safetensors", spec, labels)
     assert found.keys() == stats.keys() and all(np.array_equal(found[name], stats[name]) for name in stats)
-    x = torch.randn(2, 1, 64, 64)
+    x = film(architecture, 2)
     with torch.inference_mode():
         assert not again.training
         torch.testing.assert_close(again(x), network(x), atol=0.02, rtol=0.02)  # matrices are kept as fp16

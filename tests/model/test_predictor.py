@@ -75,7 +75,7 @@ def test_the_answer_is_what_the_parts_say(loaded: predictor.ProfilePredictor) ->
     own = folders.tensors()
     network, _ = weights.load(loaded.profile.weights_path, loaded.profile.network, 1)
     spec = loaded.profile.input
-    shown = torch.from_numpy(preprocess.views(preprocess.prepare(one.pixels, spec), spec))
+    shown = torch.from_numpy(preprocess.views(preprocess.pictures(one.pixels, spec), spec))
     with torch.no_grad():
         logits = network(shown)[:, 0]
         signature = network.signature(network.early(shown[:1])).numpy()
@@ -126,7 +126,7 @@ def test_the_number_of_threads_moves_no_printed_digit(folder: Path, loaded: pred
 
 def test_calibration_and_serving_see_the_same_in_any_batch(loaded: predictor.ProfilePredictor) -> None:
     spec = loaded.profile.input
-    shown = np.stack([preprocess.views(preprocess.prepare(radiograph(seed).pixels, spec), spec) for seed in range(3)])
+    shown = np.stack([preprocess.views(preprocess.pictures(radiograph(seed).pixels, spec), spec) for seed in range(3)])
     together = loaded.runtime.infer(shown)
     assert together.logits.shape == (3, len(spec.views), 1)
     for position in range(3):

@@ -11,7 +11,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from cxr_node.model import preprocess
-from cxr_node.model.preprocess import prepare, standardise, views
+from cxr_node.model.preprocess import pictures, prepare, standardise, views
 from cxr_node.model.profile import InputSpec, Normalisation, Shown
 
 SPEC = InputSpec(size_px=32, border=0.04)
@@ -110,7 +110,7 @@ def test_standardise_treats_each_image_alone() -> None:
 
 def test_views_keep_the_image_first_and_change_the_others() -> None:
     prepared = prepare(drawn(224, 224), SPEC)
-    shown = views(prepared, SPEC)
+    shown = views(prepared[None], SPEC)
     assert shown.shape == (len(SPEC.views), 1, 32, 32)
     np.testing.assert_array_equal(shown[0, 0], prepared)
     for view in shown[1:, 0]:
@@ -121,9 +121,9 @@ def test_views_keep_the_image_first_and_change_the_others() -> None:
 @pytest.mark.parametrize("spec", [SPEC, InputSpec(size_px=32, border=0.0, normalisation=Normalisation.XRV)])
 def test_fewer_views_are_the_same_views(spec: InputSpec) -> None:
     prepared = prepare(drawn(224, 224), spec)
-    every = dict(zip(Shown, views(prepared, spec), strict=True))
+    every = dict(zip(Shown, views(prepared[None], spec), strict=True))
     for some in ((Shown.PLAIN, Shown.CLOSER), (Shown.PLAIN, Shown.BRIGHTER, Shown.BLURRED)):
-        shown = views(prepared, spec.model_copy(update={"views": some}))
+        shown = views(prepared[None], spec.model_copy(update={"views": some}))
         np.testing.assert_array_equal(shown, np.stack([every[view] for view in some]))
 
 
@@ -143,7 +143,7 @@ def test_numpy_says_what_torch_said_when_the_weights_were_trained() -> None:
     blurred = nnf.avg_pool2d(nnf.pad(plain, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     brighter = ((plain - plain.min()) / (plain.max() - plain.min())) ** 0.8
     expected = standardised_by_torch(torch.cat([closer, blurred, brighter])[:, 0])
-    np.testing.assert_allclose(views(prepared, SPEC)[1:, 0], expected.numpy(), atol=2e-5)
+    np.testing.assert_allclose(views(prepared[None], SPEC)[1:, 0], expected.numpy(), atol=2e-5)
 
 
 def standardised_by_torch(images: torch.Tensor) -> torch.Tensor:
@@ -152,3 +152,24 @@ def standardised_by_torch(images: torch.Tensor) -> torch.Tensor:
     clipped = images.clamp(low[:, None, None], high[:, None, None])
     spread, centre = torch.std_mean(clipped, dim=(1, 2), correction=0, keepdim=True)
     return (clipped - centre) / spread
+
+
+def test_two_pictures_of_a_film_are_those_of_their_own_rules() -> None:
+    spec = SPEC.model_copy(update={"shape_px": SPEC.size_px + 32})
+    squashed, shaped = spec.of_pictures
+    film = drawn(300, 200)
+    both = pictures(film, spec)
+    assert both.shape == (2, spec.side_px, spec.side_px) and spec.side_px == SPEC.size_px + 32
+    size = slice(SPEC.size_px)
+    np.testing.assert_array_equal(both[0, size, size], prepare(film, SPEC))
+    assert not both[0, SPEC.size_px :].any() and not both[0, :, SPEC.size_px :].any()
+    np.testing.assert_array_equal(both[1], prepare(film, shaped))
+    shown = views(both, spec)
+    np.testing.assert_array_equal(shown[:, 0, size, size], views(both[:1, size, size], squashed)[:, 0])
+    np.testing.assert_array_equal(shown[:, 1], views(both[1:], shaped)[:, 0])
+
+
+@pytest.mark.parametrize("changes", [{"geometry": "letterbox", "border": 0.0}, {"normalisation": "xrv", "border": 0.0}])
+def test_a_second_picture_is_for_squashed_films(changes: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match="shape_px"):
+        InputSpec.model_validate({"size_px": 64, "border": 0.04, "shape_px": 96} | changes)

@@ -13,16 +13,17 @@ from numpy.typing import NDArray
 
 from cxr_node import heatmap
 from cxr_node.dicom.results.segmentation import mask
-from cxr_node.domain import Place, Region, Zone
+from cxr_node.domain import NO_BORDER, Border, Place, Region, Zone
 from cxr_node.model import lungs, regions
 from cxr_node.model.lungs import Thorax
 from cxr_node.model.regions import REGION_CUT
+from tests.builders import around
 from tests.model.test_lungs import SHIPPED, pixels_of
 
 Float = NDArray[np.float32]
-NO_BORDER = (0.0, 0.0)
 SHAPE = (300, 280)
 USUAL = Thorax(place=lungs.USUAL, likeness=0.7)
+SHARES = st.tuples(st.floats(0.0, 0.2), st.floats(0.0, 0.2))
 UNLIKE = Thorax(place=lungs.USUAL, likeness=lungs.FOUND_FROM - 0.01)
 
 
@@ -36,7 +37,7 @@ def spots(*places: tuple[float, float, float], size: float = 22.0) -> Float:
     return drawn.astype(np.float32)
 
 
-def of(cells: Float, thorax: Thorax | None = USUAL, border: tuple[float, float] = NO_BORDER) -> tuple[Region, ...]:
+def of(cells: Float, thorax: Thorax | None = USUAL, border: Border = NO_BORDER) -> tuple[Region, ...]:
     return regions.regions(cells, border, SHAPE, thorax)
 
 
@@ -146,7 +147,7 @@ def test_a_hole_is_not_outlined() -> None:
 def test_a_large_image_costs_nothing() -> None:
     active = np.random.default_rng(0).random((7, 7), dtype=np.float32)
     started = time.process_time()
-    found = regions.regions(heatmap.scaled(active), (0.05, 0.05), (3000, 2500), USUAL)
+    found = regions.regions(heatmap.scaled(active), around(0.05), (3000, 2500), USUAL)
     assert time.process_time() - started < 1.0  # it takes 4 ms
     assert found
 
@@ -164,9 +165,9 @@ def test_regions_are_closed_polygons_on_the_image_round_their_peaks(
     cells: int, rows: int, cols: int, border: float, seed: int, finds: bool
 ) -> None:
     active = np.random.default_rng(seed).random((cells, cells), dtype=np.float32) ** 3
-    weight = heatmap.on_source_grid(active, (rows, cols), border)
+    weight = heatmap.on_source_grid(active, (rows, cols), around(border))
     thorax = USUAL if finds else None
-    found = regions.regions(heatmap.scaled(active), (border, border), (rows, cols), thorax)
+    found = regions.regions(heatmap.scaled(active), around(border), (rows, cols), thorax)
     if not found:
         assert weight.min() >= (REGION_CUT - 0.1) * weight.max()
         return
@@ -181,7 +182,7 @@ def test_regions_are_closed_polygons_on_the_image_round_their_peaks(
         assert region.weight >= REGION_CUT * weight.max() - 1e-4
         step = max(rows, cols) / 192 + 2  # on an edge a peak may lie on the line
         assert any(Polygon(turned).contains_point(region.peak, radius=step) for turned in (polygon, polygon[::-1]))
-    assert found == regions.regions(heatmap.scaled(active), (border, border), (rows, cols), thorax)
+    assert found == regions.regions(heatmap.scaled(active), around(border), (rows, cols), thorax)
 
 
 @settings(max_examples=40, deadline=None)
@@ -189,11 +190,11 @@ def test_regions_are_closed_polygons_on_the_image_round_their_peaks(
     cells=st.tuples(st.integers(1, 9), st.integers(1, 9)),
     rows=st.integers(40, 700),
     cols=st.integers(40, 700),
-    border=st.tuples(st.floats(0.0, 0.2), st.floats(0.0, 0.2)),
+    border=st.tuples(SHARES, SHARES),
     seed=st.integers(0, 10_000),
 )
 def test_the_peak_of_the_cells_is_that_of_the_map_with_every_pixel_looked_at(
-    cells: tuple[int, int], rows: int, cols: int, border: tuple[float, float], seed: int
+    cells: tuple[int, int], rows: int, cols: int, border: Border, seed: int
 ) -> None:
     scaled = heatmap.scaled(np.random.default_rng(seed).random(cells, dtype=np.float32) ** 2 * 9)
     weight = heatmap.on_source_grid(scaled * 100, (rows, cols), border)

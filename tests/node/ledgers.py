@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from cxr_node.config.destinations import STANDARD_KINDS
 from cxr_node.domain import (
+    NO_BORDER,
     Decision,
     Finding,
     Heatmap,
@@ -118,7 +119,7 @@ def finding() -> Finding:
     return Finding(
         prediction=Prediction(probability={"pneumonia": 0.875}, spread=0.01, distance=0.5),
         decision=Decision(verdict=Verdict.POSITIVE),
-        heatmap=Heatmap(cells=None, border=(0.0, 0.0), regions=(), label="pneumonia", layer="last"),  # type: ignore[arg-type]  # not looked at
+        heatmap=Heatmap(cells=None, border=NO_BORDER, regions=(), label="pneumonia", layer="last"),  # type: ignore[arg-type]  # not looked at
         identity=ModelIdentity(
             profile="test", version="1", weights_sha256="", config_sha256="", operating_point=point, calibration=""
         ),

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from cxr_node.model.preprocess import standardise
-from cxr_node.training.data.recipe import AugmentSection
+from cxr_node.training.data.recipe_sections import AugmentSection
 from cxr_node.training.synthetic import drawings
 from cxr_node.training.synthetic.augment import Augmenter
 from tests.training import folders

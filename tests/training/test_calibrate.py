@@ -13,7 +13,8 @@ from cxr_node.errors import DataError
 from cxr_node.training.calibrate import platt as fitting
 from cxr_node.training.calibrate.calibrate import CalibrationOptions, operating_point
 from cxr_node.training.calibrate.platt import Sample
-from cxr_node.training.data.recipe import GuaranteeSection, Recipe
+from cxr_node.training.data.recipe import Recipe
+from cxr_node.training.data.recipe_sections import GuaranteeSection
 from cxr_node.training.measure import bootstrap
 from cxr_node.training.measure.inference import Scores
 from tests.training import folders

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from cxr_node.training.data.recipe import Watch
+from cxr_node.training.data.recipe_sections import Watch
 from cxr_node.training.learn import checkpoint
 from cxr_node.training.learn.checkpoint import State
 

@@ -136,7 +136,7 @@ def _scores(profile: Profile, images: list[Path] | list[io.BytesIO]) -> Scores:
     for one in images:
         with Image.open(one) as image:
             pixels = np.asarray(image.convert("L"), dtype=np.float32) / 255.0
-        inputs.append(torch.from_numpy(preprocess.prepare(pixels, profile.input))[None])
+        inputs.append(torch.from_numpy(preprocess.pictures(pixels, profile.input)))
     return inference.score(network, stats, profile.input, torch.stack(inputs))
 
 

@@ -14,7 +14,8 @@ from cxr_node.model import preprocess
 from cxr_node.model.profile import Geometry, InputSpec
 from cxr_node.training.data import images
 from cxr_node.training.data.images import Item
-from cxr_node.training.data.recipe import AugmentSection, read
+from cxr_node.training.data.recipe import read
+from cxr_node.training.data.recipe_sections import AugmentSection
 from cxr_node.training.measure import inference
 from cxr_node.training.synthetic import letterbox
 from cxr_node.training.synthetic.augment import Augmenter
@@ -63,8 +64,8 @@ def test_a_lost_shape_is_drawn_and_a_known_one_is_kept() -> None:
     found = letterbox.shapes(known, 4, np.random.default_rng(0))
     assert (found[0], found[3]) == (1.5, 0.8) and found[1] != found[2]
     drawn = np.log(letterbox.shapes(None, 4000, np.random.default_rng(1)))
-    assert drawn.mean() == pytest.approx(letterbox.LOST_MEAN, abs=0.02)
-    assert drawn.std() == pytest.approx(letterbox.LOST_SPREAD, abs=0.02)
+    assert drawn.mean() == pytest.approx(images.LOST_MEAN, abs=0.02)
+    assert drawn.std() == pytest.approx(images.LOST_SPREAD, abs=0.02)
     assert np.isnan(known[1])  # what was given is not changed
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as nnf
 from cxr_node.errors import DataError
 from cxr_node.model.networks import build
 from cxr_node.model.profile import NetworkSpec
-from cxr_node.training.data.recipe import LessonsSection, ScheduleSection, StrangersSection
+from cxr_node.training.data.recipe_sections import LessonsSection, ScheduleSection, StrangersSection
 from cxr_node.training.learn import losses
 from cxr_node.training.learn.losses import Lesson
 from cxr_node.training.synthetic import augment, drawings

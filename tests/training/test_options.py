@@ -15,7 +15,8 @@ from rich.console import Console
 from cxr_node.errors import ConfigError
 from cxr_node.training.data import images
 from cxr_node.training.data.device import bar_of
-from cxr_node.training.data.recipe import PretrainingSection, read
+from cxr_node.training.data.recipe import read
+from cxr_node.training.data.recipe_sections import PretrainingSection
 from cxr_node.training.learn import checkpoint, pretrain, release, train
 from cxr_node.training.learn.checkpoint import State
 from tests.training import folders

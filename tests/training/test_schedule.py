@@ -8,7 +8,7 @@ import torch
 
 from cxr_node.model import networks
 from cxr_node.model.profile import NetworkSpec
-from cxr_node.training.data.recipe import FrozenPart
+from cxr_node.training.data.recipe_sections import FrozenPart
 from cxr_node.training.learn import checkpoint
 from tests.training.test_losses import SCHEDULE
 

@@ -16,13 +16,13 @@ from cxr_node.errors import ConfigError, DataError
 from cxr_node.model import networks, profile
 from cxr_node.model.networks import Network
 from cxr_node.training.data import images, populations
-from cxr_node.training.data.recipe import (
+from cxr_node.training.data.recipe import read
+from cxr_node.training.data.recipe_sections import (
     DistillationSection,
     PopulationSection,
     Served,
     TogetherSection,
     TwiceSection,
-    read,
 )
 from cxr_node.training.learn import checkpoint, heads, train
 from cxr_node.training.learn.heads import Told

@@ -1,6 +1,7 @@
-"""The pictures of the page in docs/pictures, taken anew: `python -m tests.web.pictures`. Drawn radiographs only.
+"""docs/demo.png and the pictures of the page in docs/pictures, taken anew: `python -m tests.web.pictures`.
 
-A node with its page, an archive that takes everything, one that nobody runs, and rooms that send.
+The demo; then a node with its page, an archive that takes everything, one that nobody runs, and rooms that send. Drawn
+radiographs only.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tests.viewer.browser import chromium
 
 PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
 SIZE = {"width": 1280, "height": 860}
+DEMO_SIZE = {"width": 880, "height": 900}
 ROOMS = ("DX_ROOM_1", "DX_ROOM_2", "CR_WARD_3")
 
 
@@ -38,6 +40,7 @@ def main() -> None:
             _send(node, folder)
             wait_until(lambda: answers(port), "the page answers")
             with chromium() as browser:
+                _take_demo(browser, folder / "demo")
                 tab = browser.new_page(viewport=SIZE, color_scheme="light")
                 tab.set_default_timeout(300_000)
                 _take(tab, f"http://127.0.0.1:{port}")
@@ -51,6 +54,14 @@ def _send(node: Node, folder: Path) -> None:
         ended = run(sys.executable, "-m", "cxr_node", *words)
         assert ended.returncode == 0, ended.stderr
     wait_until(lambda: not node.counts()["RECEIVED"] and node.counts()["DEAD"], "they are judged")
+
+
+def _take_demo(browser: Any, folder: Path) -> None:
+    ended = run(sys.executable, "-m", "cxr_node", "demo", "--out", folder)
+    assert ended.returncode == 0, ended.stderr
+    tab = browser.new_page(viewport=DEMO_SIZE, color_scheme="light")
+    tab.goto((folder / "index.html").as_uri())
+    tab.screenshot(path=PICTURES.parent / "demo.png", full_page=True)
 
 
 def _take(tab: Any, address: str) -> None:

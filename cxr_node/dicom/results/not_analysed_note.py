@@ -70,7 +70,7 @@ def context_of(
     finding = Finding(
         prediction=Prediction(probability={}, spread=0.0, distance=None),
         decision=Decision(verdict=domain.Verdict.REJECTED),
-        heatmap=domain.Heatmap(cells=_NOTHING, border=(0.0, 0.0), regions=(), label="", layer=""),
+        heatmap=domain.Heatmap(cells=_NOTHING, border=domain.NO_BORDER, regions=(), label="", layer=""),
         identity=identity,
     )
     kind = ResultKind.NOT_ANALYSED if per is ReportPer.IMAGE else ResultKind.REPORT

@@ -24,7 +24,6 @@ from cxr_node.errors import DataError
 from cxr_node.model import profile, weights
 from cxr_node.model.profile import (
     CalibrationFile,
-    Geometry,
     GuaranteeFile,
     InputSpec,
     OperatingPointFile,
@@ -38,7 +37,8 @@ from cxr_node.training.data import images
 from cxr_node.training.data.device import bar_of
 from cxr_node.training.data.images import Item
 from cxr_node.training.data.profile_folder import RECIPE_LABELS, Labels, held_out, recipe_of, update_metrics
-from cxr_node.training.data.recipe import GuaranteeSection, OperatingSection, Recipe
+from cxr_node.training.data.recipe import Recipe
+from cxr_node.training.data.recipe_sections import GuaranteeSection, OperatingSection
 from cxr_node.training.measure import bootstrap, inference, model_card
 from cxr_node.training.measure.inference import Scores
 from cxr_node.training.synthetic.augment import Augmenter
@@ -107,7 +107,7 @@ def run(
     profile.as_released(profile_folder, described, "weights.safetensors")  # a calibration vouches for its weights
     fitted_on = held_out(profile_folder, data_folder, part, default="calibration", labels=labels)
     foresee(recipe, fitted_on[0])
-    described = described.model_copy(update={"input": recipe.input})
+    described = described.model_copy(update={"input": recipe.served_input})
     with bar_of(progress) as bar:
         measured = calibrate(profile_folder, recipe, described, fitted_on, bar)
     if recipe.input != trained.input:  # what was measured, and what runtimes are held to, was of other views
@@ -242,7 +242,7 @@ def scored(
     """Score the images as they are, and in their corrupted copies."""
     network, stats = weights.load(profile_folder / "weights.safetensors", described.network, len(described.labels))
     task = bar.add_task("calibrate", total=len(items) * (recipe.operating.corrupted_copies + 1))
-    spec = recipe.input
+    spec = recipe.served_input
     clean = inference.score(network, stats, spec, inference.prepared(items, spec), lambda: bar.advance(task))
     changed = [
         inference.score(network, stats, spec, inputs, lambda: bar.advance(task)) for inputs in copied(recipe, items)
@@ -254,8 +254,8 @@ def copied(recipe: Recipe, items: Sequence[Item]) -> Iterator[torch.Tensor]:
     """Make the corrupted copies that a recipe calibrates on, one of all images at a time; as `inference.corrupted`."""
     if recipe.operating.corrupted_copies:
         decoded = images.load_all(items, recipe.data.source_px)
-        augmenter = Augmenter(recipe.augment, recipe.input, recipe.data.source_px, recipe.seed)
-        shapes = images.aspects(items) if recipe.input.geometry is Geometry.LETTERBOX else None
+        augmenter = Augmenter(recipe.augment, recipe.served_input, recipe.data.source_px, recipe.seed)
+        shapes = images.aspects(items) if recipe.served_input.keeps_shape else None
         for copy in range(recipe.operating.corrupted_copies):
             yield inference.corrupted(decoded, augmenter, recipe.seed + copy, shapes)
 

@@ -7,8 +7,9 @@ its companion, hold out the same patients. What is held out of another populatio
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from cxr_node.errors import DataError
 from cxr_node.model.profile import Geometry
 from cxr_node.training.data import images
 from cxr_node.training.data.images import Asked, Item
-from cxr_node.training.data.recipe import PopulationSection, Recipe, ShapesSection
+from cxr_node.training.data.recipe import Recipe
+from cxr_node.training.data.recipe_sections import PopulationSection, ShapesSection
 
 Places = NDArray[np.int64]
 
@@ -102,6 +104,28 @@ def aspects(population: Population, recipe: Recipe, beside: Path) -> images.Doub
         return images.aspects(population.items)
     known = images.shapes_listed(beside / named.manifest, named.file, named.columns, named.rows)
     return images.aspects(population.items, known, population.folder)
+
+
+def in_shape(parts: dict[str, list[Item]], recipe: Recipe, beside: Path, folder: Path) -> dict[str, list[Item]]:
+    """Tell the width over height of squashed films, where the network that is served keeps shapes.
+
+    For a film whose shape is lost it is drawn, by its content alone: the same whoever draws.
+    """
+    if not recipe.served_input.keeps_shape or (named := recipe.data.shapes) is None:
+        return parts
+    known = images.shapes_listed(beside / named.manifest, named.file, named.columns, named.rows)
+
+    def shaped(items: list[Item]) -> list[Item]:
+        found = images.aspects(items, known, folder).tolist()
+        return [replace(item, aspect=_shape_of(item, one)) for item, one in zip(items, found, strict=True)]
+
+    return {part: shaped(items) for part, items in parts.items()}
+
+
+def _shape_of(item: Item, known: float) -> float:
+    if not math.isnan(known):
+        return known
+    return float(images.drawn_aspects(1, np.random.default_rng(int(item.digest[:16], 16)))[0])
 
 
 def strata(populations: Sequence[Population]) -> list[tuple[Places, float]]:

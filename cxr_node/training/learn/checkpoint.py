@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from cxr_node.errors import ConfigError
 from cxr_node.model.networks import Network
 from cxr_node.training.data import populations
-from cxr_node.training.data.recipe import Balance, FrozenPart, Recipe, ScheduleSection, Watch
+from cxr_node.training.data.recipe import Recipe
+from cxr_node.training.data.recipe_sections import Balance, FrozenPart, ScheduleSection, Watch
 
 HEAD = "classifier"
 """What every architecture calls the part that learns from nothing."""

@@ -18,7 +18,8 @@ from cxr_node.errors import ConfigError
 from cxr_node.model import networks, profile, weights
 from cxr_node.model.networks import Network
 from cxr_node.training.data.images import Item
-from cxr_node.training.data.recipe import DistillationSection, Recipe, TogetherSection, TwiceSection
+from cxr_node.training.data.recipe import Recipe
+from cxr_node.training.data.recipe_sections import DistillationSection, TogetherSection, TwiceSection
 from cxr_node.training.learn.checkpoint import State, mean_of
 from cxr_node.training.measure import inference
 

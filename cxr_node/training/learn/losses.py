@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cxr_node.model.networks import Network
 from cxr_node.training.data import images
-from cxr_node.training.data.recipe import LessonsSection, ScheduleSection
+from cxr_node.training.data.recipe_sections import LessonsSection, ScheduleSection
 from cxr_node.training.synthetic import drawings
 from cxr_node.training.synthetic.augment import AugmentedBatch, Augmenter
 

@@ -19,7 +19,8 @@ from torch import nn
 
 from cxr_node.model.networks import Network
 from cxr_node.training.data import device
-from cxr_node.training.data.recipe import PretrainingSection, Recipe, ScheduleSection
+from cxr_node.training.data.recipe import Recipe
+from cxr_node.training.data.recipe_sections import PretrainingSection, ScheduleSection
 from cxr_node.training.learn import checkpoint
 from cxr_node.training.learn.checkpoint import TrainingIdentity
 from cxr_node.training.synthetic.augment import Augmenter
@@ -64,7 +65,8 @@ def run(
     if section is None:
         return
     torch.manual_seed(recipe.seed)
-    whole = Reconstruction(network, recipe.input.size_px)
+    size_px = recipe.seen_px(0)
+    whole = Reconstruction(network, size_px)
     optimizer = torch.optim.AdamW([{"params": list(whole.parameters()), "factor": 1.0}], lr=section.learning_rate)
     epoch = _restored(whole, optimizer, out / CHECKPOINT, identity)
     checkpoint.forget_after(out / CURVES, recipe.seed, epoch)
@@ -78,7 +80,8 @@ def run(
             done = (epoch * steps + step) / (section.epochs * steps)
             checkpoint.set_rate(optimizer, section.learning_rate, recipe.schedule.warmup, done)
             shown = images[rng.integers(len(images), size=recipe.schedule.batch)]
-            clear = augmenter(shown, np.ones(len(shown), dtype=bool), rng).inputs  # no opacity is drawn into any
+            positive = np.ones(len(shown), dtype=bool)  # so that no opacity is drawn into any
+            clear = augmenter(shown, positive, rng, size_px=size_px).inputs
             costs.append(_reconstruct(whole, optimizer, (section, recipe.schedule), clear, rng))
             bar.advance(task)
         epoch += 1

@@ -76,7 +76,7 @@ def described_by(recipe: Recipe) -> ProfileFile:
     """What profile.yaml says, hashes aside."""
     said = recipe.profile.model_dump(include={"name", "version", "population", "licence", "citation"})
     network, labels = recipe.profile_spec, recipe.labels
-    return ProfileFile(format=FORMAT, labels=labels, network=network, input=recipe.input, sha256={}, **said)
+    return ProfileFile(format=FORMAT, labels=labels, network=network, input=recipe.served_input, sha256={}, **said)
 
 
 def _statistics(recipe: Recipe, network: Network, parts: Parts, bar: Progress) -> dict[str, NDArray[np.float32]]:
@@ -85,7 +85,7 @@ def _statistics(recipe: Recipe, network: Network, parts: Parts, bar: Progress) -
     task = bar.add_task("signatures", total=2 * (len(seen) + len(held_out)))
 
     def signatures_of(items: Sequence[Item]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        inputs = inference.prepared(items, recipe.input, lambda: bar.advance(task))
+        inputs = inference.prepared(items, recipe.served_input, lambda: bar.advance(task))
         return inference.signatures(network, inputs, lambda: bar.advance(task))
 
     stats = ood_distance.fit(signatures_of(seen)[0], np.array([int(item.positive) for item in seen]))

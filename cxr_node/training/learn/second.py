@@ -22,7 +22,8 @@ from cxr_node.model.network import Network
 from cxr_node.model.networks import MobileNetV2Second
 from cxr_node.training.data import images
 from cxr_node.training.data.images import Item
-from cxr_node.training.data.recipe import Recipe, SecondSection
+from cxr_node.training.data.recipe import Recipe
+from cxr_node.training.data.recipe_sections import SecondSection
 from cxr_node.training.measure import inference
 from cxr_node.training.synthetic.augment import Augmenter
 
@@ -44,7 +45,7 @@ def added(
     Raises ModelError: `trunk` cannot be read or holds another; no MobileNetV2 without classes is trained.
     """
     section, (seen, held_out) = _section(recipe), items
-    whole = networks.build(recipe.profile_spec, 1)
+    whole = networks.build(recipe.second_spec, 1)
     whole.load_state_dict(network.state_dict(), strict=False)
     whole.eval()
     if not isinstance(whole, MobileNetV2Second):

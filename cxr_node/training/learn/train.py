@@ -27,8 +27,9 @@ from cxr_node.training.data import device, images, populations, profile_folder
 from cxr_node.training.data.device import bar_of
 from cxr_node.training.data.images import Item
 from cxr_node.training.data.populations import Population
-from cxr_node.training.data.recipe import Balance, Recipe, Watch, read
-from cxr_node.training.learn import checkpoint, heads, losses, pretrain, release, second
+from cxr_node.training.data.recipe import Recipe, read
+from cxr_node.training.data.recipe_sections import Balance, Watch
+from cxr_node.training.learn import checkpoint, heads, losses, pretrain, release, second, shaped
 from cxr_node.training.learn.checkpoint import Course, State, TrainingIdentity
 from cxr_node.training.learn.heads import Told
 from cxr_node.training.learn.losses import Films, Lesson
@@ -109,6 +110,9 @@ def run(recipe_path: Path, data_folder: Path, out: Path, *, progress: bool = Tru
         if recipe.second is not None:
             seen = (parts["training"], parts["calibration"])
             served = second.added(recipe, recipe_path.parent / recipe.second.trunk, served, seen, bar)
+        parts = populations.in_shape(parts, recipe, recipe_path.parent, data_folder)
+        if recipe.shaped is not None:
+            served = shaped.added(recipe, recipe_path.parent / recipe.shaped.profile, served, parts["calibration"], bar)
         release.release(out, recipe, served, (parts, data_folder.name), bar)
     return out
 
@@ -241,7 +245,7 @@ def _lessons(recipe: Recipe, one: Course, augmenter: Augmenter, material: Materi
     """Make the batches of one epoch and their targets; all chance comes from (seed, epoch)."""
     options, side = recipe.schedule, np.array(material.sides)
     rng, mixing_rng = (np.random.default_rng([one.seed, one.epoch, *more]) for more in ((), (1,)))
-    size_px = options.small_px if one.epoch < options.small_epochs else recipe.input.size_px
+    size_px = recipe.seen_px(one.epoch)
     for chosen in _drawn(recipe, material, rng):
         kinds, spared = material.kinds[chosen], material.spared[chosen]
         films = Films(

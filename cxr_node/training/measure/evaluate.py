@@ -20,7 +20,7 @@ from cxr_node.domain import Decision, Prediction
 from cxr_node.errors import DataError
 from cxr_node.model import weights
 from cxr_node.model.decision import decide
-from cxr_node.model.profile import Geometry, Profile
+from cxr_node.model.profile import Profile
 from cxr_node.training.data import images
 from cxr_node.training.data.images import Item
 from cxr_node.training.data.profile_folder import Labels, section, update_metrics
@@ -62,7 +62,7 @@ class Scorer:
         self.network, self.stats = weights.load(profile.weights_path, profile.network, len(profile.labels))
 
     def score(self, inputs: torch.Tensor, on_image: Callable[[], None]) -> Scores:
-        """Score float32, shape (images, 1, size_px, size_px), standardised."""
+        """Score float32, shape (images, pictures, side_px, side_px), standardised."""
         return inference.score(self.network, self.stats, self.profile.input, inputs, on_image)
 
     def probability(self, scored: Scores) -> Floats:
@@ -129,24 +129,24 @@ def decisions_of(profile: Profile, scored: Scores) -> list[Decision]:
 def prepared(
     recipe: Recipe, items: Sequence[Item], change: Change, on_image: Callable[[], None] = lambda: None
 ) -> torch.Tensor:
-    """Decode, change and prepare images: float32, shape (images, 1, size_px, size_px).
+    """Decode, change and prepare images: float32, shape (images, pictures, side_px, side_px).
 
     Raises DataError: an image cannot be read, images of one class only were to change places, or shapes that are all
     the same.
     """
     if change is Change.NONE:
-        return inference.prepared(items, recipe.input, on_image)
+        return inference.prepared(items, recipe.served_input, on_image)
     if change is Change.RESHAPED:
-        return inference.reshaped(items, recipe.input, recipe.seed + 1_000, on_image)
+        return inference.reshaped(items, recipe.served_input, recipe.seed + 1_000, on_image)
     decoded = images.load_all(items, recipe.data.source_px, on_image)
-    seed, shapes = recipe.seed + 1_000, images.aspects(items) if recipe.input.geometry is Geometry.LETTERBOX else None
+    seed, shapes = recipe.seed + 1_000, images.aspects(items) if recipe.served_input.keeps_shape else None
     if change is Change.CORRUPTED:
-        augmenter = Augmenter(recipe.augment, recipe.input, recipe.data.source_px, recipe.seed)
+        augmenter = Augmenter(recipe.augment, recipe.served_input, recipe.data.source_px, recipe.seed)
         return inference.corrupted(decoded, augmenter, seed, shapes)
     positive = np.array([item.positive for item in items])
     if positive.all() or not positive.any():
         raise DataError("surroundings can be exchanged between two classes only; all these images are of one")
-    return inference.exchanged(decoded, positive, recipe.input, seed, shapes)
+    return inference.exchanged(decoded, positive, recipe.served_input, seed, shapes)
 
 
 def named(name: str, recipe: Recipe, labels: Labels, change: Change) -> str:

@@ -58,12 +58,17 @@ class Scores:
 
 
 def prepared(items: Sequence[Item], spec: InputSpec, on_image: Callable[[], None] = _silent) -> torch.Tensor:
-    """Decode and prepare images: float32, shape (images, 1, size_px, size_px)."""
-    batch = torch.empty((len(items), 1, spec.size_px, spec.size_px))
+    """Decode and prepare images: float32, shape (images, pictures, side_px, side_px)."""
+    batch = empty(len(items), spec)
     for place, item in enumerate(items):
-        batch[place, 0] = torch.from_numpy(preprocess.prepare(images.load(item), spec))
+        batch[place] = torch.from_numpy(preprocess.pictures(images.load(item), spec))
         on_image()
     return batch
+
+
+def empty(count: int, spec: InputSpec) -> torch.Tensor:
+    """Room for so many prepared images."""
+    return torch.empty((count, spec.pictures, spec.side_px, spec.side_px))
 
 
 def corrupted(
@@ -78,7 +83,7 @@ def corrupted(
 
     Returns
     -------
-    float32, shape (images, 1, size_px, size_px), standardised
+    float32, shape (images, pictures, side_px, side_px), standardised
     """
     rng = np.random.default_rng(seed)
     nobody = np.ones(BATCH, dtype=bool)  # positives get no opacity drawn
@@ -110,17 +115,17 @@ def exchanged(
 
     Returns
     -------
-    float32, shape (images, 1, size_px, size_px), standardised
+    float32, shape (images, pictures, side_px, side_px), standardised
     """
     rng = np.random.default_rng(seed)
-    batch = torch.empty((len(images), 1, spec.size_px, spec.size_px))
+    batch = empty(len(images), spec)
     for place, image in enumerate(images):
         other = images[rng.choice(np.flatnonzero(positive != positive[place]))].astype(np.float32) / 255.0
         changed = augment.like(image.astype(np.float32) / 255.0, other, float(rng.uniform(0.3, 1.0)))
         augment.surround(changed, other, rng)
         if aspects is not None:
             changed = in_shape(changed, float(aspects[place]))
-        batch[place, 0] = torch.from_numpy(preprocess.prepare(changed, spec))
+        batch[place] = torch.from_numpy(preprocess.pictures(changed, spec))
     return batch
 
 
@@ -132,7 +137,7 @@ def reshaped(items: Sequence[Item], spec: InputSpec, seed: int, on_image: Callab
 
     Returns
     -------
-    float32, shape (images, 1, size_px, size_px), standardised
+    float32, shape (images, pictures, side_px, side_px), standardised
 
     Raises DataError: images of one class only, or all of one shape: it was lost.
     """
@@ -142,10 +147,10 @@ def reshaped(items: Sequence[Item], spec: InputSpec, seed: int, on_image: Callab
     if positive.all() or not positive.any() or np.ptp(aspect) == 0.0:
         raise DataError("shapes can be exchanged between two classes of images that still have them")
     rng = np.random.default_rng(seed)
-    batch = torch.empty((len(items), 1, spec.size_px, spec.size_px))
+    batch = empty(len(items), spec)
     for place, item in enumerate(items):
         other = float(rng.choice(aspect[positive != positive[place]]))
-        batch[place, 0] = torch.from_numpy(preprocess.prepare(cut_to(images.load(item), other), spec))
+        batch[place] = torch.from_numpy(preprocess.pictures(cut_to(images.load(item), other), spec))
         on_image()
     return batch
 
@@ -160,7 +165,7 @@ def cut_to(picture: NDArray[np.float32], aspect: float) -> NDArray[np.float32]:
 
 @torch.inference_mode()
 def logits(network: Network, inputs: torch.Tensor, heads: int = 1) -> Floats:
-    """Logit of each input, without views: (images, 1, size_px, size_px) -> float64, shape (images,).
+    """Logit of each input, without views: (images, pictures, side_px, side_px) -> float64, shape (images,).
 
     `heads` : how many of the first logits are averaged
     """
@@ -177,7 +182,7 @@ def signatures(
 
     Parameters
     ----------
-    inputs : float32, shape (images, 1, size_px, size_px), standardised
+    inputs : float32, shape (images, pictures, side_px, side_px), standardised
 
     Returns
     -------
@@ -208,7 +213,7 @@ def score(
     ----------
     network : is switched to evaluation, its weights laid out for convolutions
     stats : as `model.ood_distance.normalised` returns them
-    inputs : float32, shape (images, 1, size_px, size_px), standardised
+    inputs : float32, shape (images, pictures, side_px, side_px), standardised
     """
     runtime = TorchRuntime(network, 0)  # one for all threads: it turns the weights' memory round, which none may read
     parts = torch.tensor_split(inputs, device.cores())
@@ -226,7 +231,7 @@ def _scored(
 ) -> list[tuple[NDArray[np.float32], float]]:
     rows = []
     for image in inputs:
-        output = runtime.infer(preprocess.views(image[0].numpy(), spec)[None])
+        output = runtime.infer(preprocess.views(image.numpy(), spec)[None])
         rows.append((output.logits[0], float(ood_distance.distance(output.signature, stats, output.strangeness)[0])))
         on_image()
     return rows

@@ -6,12 +6,12 @@ Knows no torch and measures nothing: what the three files do not say, the card d
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from cxr_node.config import strict_yaml
-from cxr_node.model.profile import Shown
+from cxr_node.model.profile import Margins, Shown
 from cxr_node.training.measure.metrics import RATE_NAMES
 
 NAME = "MODEL_CARD.md"
@@ -52,8 +52,7 @@ def _head(described: Section) -> str:
     youngest, oldest = described["population"]["age_years"]
     rows = {
         "Answers": ", ".join(described["labels"]),
-        "Network": f"{described['network']['architecture']}, {described['input']['size_px']} px, "
-        f"{described['input']['border']:.0%} of each side cut{_shown(described['input'].get('views', [*Shown]))}",
+        "Network": f"{described['network']['architecture']}, {_input(described['input'])}",
         "Population": f"{youngest:g} to {oldest:g} years. {described['population']['description'].strip()}",
         "Licence": described["licence"],
         "Citation": described["citation"].strip(),
@@ -67,8 +66,15 @@ def _head(described: Section) -> str:
     )
 
 
-def _shown(views: Sequence[str]) -> str:
-    return "" if len(views) == len(Shown) else f"; shown {', '.join(views)}"
+def _input(spec: Section) -> str:
+    views = spec.get("views", [*Shown])
+    said = [
+        f"{spec['size_px']} px, {spec['border']:.0%} of each side cut",
+        f"and in its shape at {spec['shape_px']} px" if spec.get("shape_px") else "",
+        "margins of one gray cut" if spec.get("margins") == Margins.CUT else "",
+        f"shown {', '.join(views)}" if len(views) < len(Shown) else "",
+    ]
+    return "; ".join(filter(None, said))
 
 
 def _training(measured: Section) -> str:

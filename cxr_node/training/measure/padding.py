@@ -104,7 +104,7 @@ def _answers(scorer: Scorer, items: Sequence[Item], on_image: Callable[[], None]
 
 def _shown(picture: Pixels, scorer: Scorer) -> torch.Tensor:
     copies = [picture, *(moved(picture, edges) for edges in MOVES.values())]
-    return torch.from_numpy(np.stack([preprocess.prepare(copy, scorer.profile.input) for copy in copies]))[:, None]
+    return torch.from_numpy(np.stack([preprocess.pictures(copy, scorer.profile.input) for copy in copies]))
 
 
 def _compared(

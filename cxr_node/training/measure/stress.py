@@ -115,7 +115,7 @@ def measure_reencodings(scorer: Scorer, items: Sequence[Item], on_image: Callabl
 def _shown(item: Item, scorer: Scorer) -> torch.Tensor:
     image = images.load(item)
     copies = [image, *(through(image) for through in REENCODINGS.values())]
-    return torch.from_numpy(np.stack([preprocess.prepare(copy, scorer.profile.input) for copy in copies]))[:, None]
+    return torch.from_numpy(np.stack([preprocess.pictures(copy, scorer.profile.input) for copy in copies]))
 
 
 def _moves(moved: Floats, changed: bootstrap.Bools, flipped: bootstrap.Bools) -> dict[str, Any]:
@@ -184,8 +184,8 @@ def measure_outsiders(
 
 
 def _verdicts(scorer: Scorer, images: Sequence[Pixels], on_image: Callable[[], None]) -> list[str]:
-    shown = [preprocess.prepare(np.ascontiguousarray(image), scorer.profile.input) for image in images]
-    decisions = decisions_of(scorer.profile, scorer.score(torch.from_numpy(np.stack(shown))[:, None], on_image))
+    shown = [preprocess.pictures(np.ascontiguousarray(image), scorer.profile.input) for image in images]
+    decisions = decisions_of(scorer.profile, scorer.score(torch.from_numpy(np.stack(shown)), on_image))
     seen = [Radiograph(pixels=image, pixel_aspect=1.0, view=View.UNKNOWN, pixel_digest="") for image in images]
     said = [
         decision.verdict if admission.check_pixels(one) is None else Verdict.REJECTED

@@ -79,7 +79,7 @@ def _size_and_speed(compared: Sequence[ProfileFile]) -> str:
     built = [networks.build(described.network, len(described.labels)) for described in compared]
     timed = [(mobilenet_v2(weights=None), torch.zeros(1, 3, 224, 224))]
     timed += [
-        (network, torch.zeros(1, 1, described.input.size_px, described.input.size_px))
+        (network, torch.zeros(1, described.input.pictures, described.input.side_px, described.input.side_px))
         for network, described in zip(built, compared, strict=True)
     ]
     reference_ms, *took_ms = _forward_ms(timed)
@@ -89,7 +89,7 @@ def _size_and_speed(compared: Sequence[ProfileFile]) -> str:
         size_mb = sum(value.numel() * (2 if value.dim() > 1 else 4) for value in values) / 1e6
         parameters = sum(value.numel() for value in network.parameters()) / 1e6
         rows.append(
-            f"| {described.name} | {described.network.architecture} | {described.input.size_px} | {parameters:.1f} | "
+            f"| {described.name} | {described.network.architecture} | {_sizes(described)} | {parameters:.1f} | "
             f"{size_mb:.1f} | {took:.0f} | {took / reference_ms:.2f} |"
         )
     return (
@@ -100,6 +100,10 @@ def _size_and_speed(compared: Sequence[ProfileFile]) -> str:
         "| profile | network | px | parameters, millions | weights, MB | forward, ms | ratio |\n"
         "|---|---|---|---|---|---|---|\n" + "\n".join(rows)
     )
+
+
+def _sizes(described: ProfileFile) -> str:
+    return " and ".join(str(each.size_px) for each in described.input.of_pictures)
 
 
 @torch.inference_mode()

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cxr_node import heatmap
 from cxr_node.model.networks import Network
 from cxr_node.model.profile import Profile
 from cxr_node.training.data.images import Item
@@ -134,7 +135,7 @@ def _explained_cases(probe: Probe, items: Sequence[Item], on_image: Callable[[],
 def _followed(probe: Probe, positives: Explained) -> Explained:
     """Some positive images that have a map, spread evenly over them."""
     shown = [
-        place for place, explanation in enumerate(positives.explanations) if probe.shown(explanation, (16, 16)).any()
+        place for place, explanation in enumerate(positives.explanations) if heatmap.scaled(explanation.active).any()
     ]
     places = np.linspace(0, len(shown) - 1, min(len(shown), MOST_FOLLOWED)).round().astype(int)
     return positives.taken([shown[place] for place in places])

@@ -52,13 +52,12 @@ class Explained:
 
 def in_chest(probe: Probe, positives: Explained) -> dict[str, Interval]:
     """Where the maps of positive images lie, of those that have one."""
-    maps = [
-        probe.shown(one, case.pixels.shape) for one, case in zip(positives.explanations, positives.cases, strict=True)
-    ]
+    maps = [probe.shown(one, case.pixels) for one, case in zip(positives.explanations, positives.cases, strict=True)]
     shown = np.array([bool(weight.any()) for weight in maps], dtype=np.bool_)
     chests = [case.chest for case, is_shown in zip(positives.cases, shown, strict=True) if is_shown]
     weights = [weight for weight in maps if weight.any()]
-    evens = [probe.even(weight.shape) for weight in weights]
+    films = [case.pixels for case, is_shown in zip(positives.cases, shown, strict=True) if is_shown]
+    evens = [probe.even(film) for film in films]
     groups, report_at = positives.groups[shown], probe.profile.operating_point.report_at
 
     def energies(some: Sequence[Floats], places: Sequence[Bools]) -> NDArray[np.float64]:
@@ -94,8 +93,8 @@ def on_marks(
     ]
     rows, kept = [], []
     for place, (one, before, after) in enumerate(zip(changed, positives.explanations, explanations, strict=True)):
-        even = probe.even(one.pixels.shape)
-        first, second = (probe.shown(explanation, one.pixels.shape) for explanation in (before, after))
+        even = probe.even(one.pixels)
+        first, second = (probe.shown(explanation, one.pixels) for explanation in (before, after))
         seen = one.place & (even > 0.0)
         if first.any() and second.any() and seen.any():
             rows.append([_energy(weight, seen) for weight in (first, second, even)] + [float(seen[_peak(second)])])
@@ -120,9 +119,8 @@ def on_opacities(
     before, after = (
         np.array([explanation.probability for explanation in some]) for some in (negatives.explanations, explanations)
     )
-    away = np.array(
-        [away_cells(probe, one.place, explanation) for one, explanation in zip(changed, explanations, strict=True)]
-    )
+    pairs = zip(changed, explanations, strict=True)
+    away = np.array([away_cells(probe, one.pixels, one.place, explanation) for one, explanation in pairs])
     found, nearly = away <= 0.0, away <= 0.5
     raised = (before < report_at) & (after >= report_at)
     by_chance = [
@@ -155,13 +153,13 @@ def _each(cases: Sequence[Case], change: Callable[[Case], Pasted], on_image: Cal
     return changed
 
 
-def away_cells(probe: Probe, place: Bools, explanation: Explanation) -> float:
+def away_cells(probe: Probe, film: Floats, place: Bools, explanation: Explanation) -> float:
     """How far the peak lies from a place, in cells of the map; 0 within it, infinite where there is no map."""
-    weight = probe.shown(explanation, place.shape)
+    weight = probe.shown(explanation, film)
     if not weight.any() or not place.any():
         return float("inf")
-    sides = zip(place.shape, explanation.active.shape, probe.borders(place.shape), strict=True)
-    cell = [(1.0 - 2.0 * border) * side / cells for side, cells, border in sides]
+    sides = zip(place.shape, explanation.active.shape, probe.borders(film), strict=True)
+    cell = [(1.0 - sum(border)) * side / cells for side, cells, border in sides]
     away = ndimage.distance_transform_edt(~place, sampling=[1.0 / size for size in cell])
     return float(away[_peak(weight)])
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cxr_node import heatmap
+from cxr_node.domain import Border
 from cxr_node.model import lungs, preprocess
 from cxr_node.model.lungs import Chest
 from cxr_node.model.networks import Network
@@ -18,6 +19,7 @@ from cxr_node.model.predictor import calibrated
 from cxr_node.model.profile import Profile
 from cxr_node.training.data import device, images
 from cxr_node.training.data.images import Item
+from cxr_node.training.measure import inference
 
 BATCH = 8
 LARGEST_PX = 512
@@ -66,16 +68,15 @@ class Probe:
         """Which logit is judged."""
         return self.profile.labels.index(self.profile.operating_point.label)
 
-    def prepared(self, pictures: Sequence[Floats]) -> torch.Tensor:
-        """Prepare as in serving: float32, (pictures, 1, size_px, size_px)."""
-        size = self.profile.input.size_px
-        inputs = torch.empty((len(pictures), 1, size, size))
-        for place, pixels in enumerate(pictures):
-            inputs[place, 0] = torch.from_numpy(preprocess.prepare(pixels, self.profile.input))
+    def prepared(self, films: Sequence[Floats]) -> torch.Tensor:
+        """Prepare as in serving: float32, (films, pictures, side_px, side_px)."""
+        inputs = inference.empty(len(films), self.profile.input)
+        for place, pixels in enumerate(films):
+            inputs[place] = torch.from_numpy(preprocess.pictures(pixels, self.profile.input))
         return inputs
 
     def probabilities(self, inputs: torch.Tensor) -> NDArray[np.float64]:
-        """Judge prepared pictures: (pictures, 1, size_px, size_px) -> (pictures,), in [0, 1]."""
+        """Judge prepared films: (films, pictures, side_px, side_px) -> (films,), in [0, 1]."""
         judged = device.on_all_cores(self._judged, torch.split(inputs, BATCH))
         return np.array([one for part in judged for one in part], dtype=np.float64)
 
@@ -91,17 +92,17 @@ class Probe:
         """Judge and explain what `maps` returned: the head's work alone."""
         return [explanation for part in device.on_all_cores(self._explained, maps) for explanation in part]
 
-    def shown(self, explanation: Explanation, shape: tuple[int, ...]) -> Floats:
-        """Spread a map over a picture as the node shows it: `shape`, range [0, 1], zeros where nothing stands out."""
-        return heatmap.on_source_grid(explanation.active, (shape[0], shape[1]), self.borders(shape))
+    def shown(self, explanation: Explanation, film: Floats) -> Floats:
+        """Spread a map over a film as the node shows it: its shape, range [0, 1], zeros where nothing stands out."""
+        return heatmap.on_source_grid(explanation.active, film.shape, self.borders(film))
 
-    def even(self, shape: tuple[int, ...]) -> Floats:
+    def even(self, film: Floats) -> Floats:
         """Spread a map that is the same everywhere: 1 where the network sees, 0 on the border that is cut."""
-        return heatmap.on_source_grid(np.ones((2, 2), dtype=np.float32), (shape[0], shape[1]), self.borders(shape))
+        return heatmap.on_source_grid(np.ones((2, 2), dtype=np.float32), film.shape, self.borders(film))
 
-    def borders(self, shape: tuple[int, ...]) -> tuple[float, float]:
+    def borders(self, film: Floats) -> Border:
         """As `preprocess.borders`, of the profile's input."""
-        return preprocess.borders(shape, self.profile.input)
+        return preprocess.borders(film, self.profile.input)
 
     @torch.no_grad()
     def _judged(self, inputs: torch.Tensor) -> list[float]:

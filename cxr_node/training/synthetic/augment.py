@@ -23,7 +23,7 @@ from scipy import ndimage
 
 from cxr_node.model.preprocess import standardise
 from cxr_node.model.profile import Geometry, InputSpec
-from cxr_node.training.data.recipe import AugmentSection
+from cxr_node.training.data.recipe_sections import AugmentSection
 from cxr_node.training.synthetic import drawings, letterbox
 
 Bytes = NDArray[np.uint8]
@@ -45,7 +45,7 @@ class AugmentedBatch:
 
     Attributes
     ----------
-    inputs : float32, shape (batch, 1, size_px, size_px), standardised as `model.preprocess.prepare` does
+    inputs : float32, shape (batch, pictures, side_px, side_px), standardised as `model.preprocess.prepare` does
     positive : bool, shape (batch,); True also where an opacity was drawn into a normal lung
     chest : float32, shape (batch, 1, size_px, size_px), 1 where the chest is
     drawn : float32, shape (batch, 1, size_px, size_px), where an opacity was drawn; zeros in all other images
@@ -125,20 +125,12 @@ class Augmenter:
                 _wipe(image, rng)
         chest = np.broadcast_to(self._chest, changed.shape)
         layers = torch.from_numpy(np.stack([changed, chest, drawn], axis=1))  # (B, 3, source_px, source_px)
-        if spec.geometry is Geometry.LETTERBOX:
-            layers, film = letterbox.warped(layers, letterbox.shapes(aspects, len(layers), rng), section, spec, rng)
-            film[torch.from_numpy(rng.random(len(film)) < section.open_bars)] = 1.0
-        else:
-            layers, film = _warped(layers, section, spec, rng), None
-        batch = _sharpness(layers[:, :1], section, rng)
-        batch = _tone(batch, section, rng)
-        batch = _noise(batch, section, rng).clamp(0.0, 1.0)
-        batch = _recompressed(batch, section, rng)
-        if film is None:
-            inputs = torch.from_numpy(standardise(batch[:, 0].numpy()))[:, None]
-        else:
-            inputs = letterbox.standardised(batch, film)
-        return AugmentedBatch(inputs=inputs, positive=positive | chosen, chest=layers[:, 1:2], drawn=layers[:, 2:])
+        shown = [_shown(layers, aspects, section, each, rng) for each in spec.of_pictures]
+        inputs = torch.zeros((len(images), spec.pictures, spec.side_px, spec.side_px))
+        for channel, (each, (picture, _)) in enumerate(zip(spec.of_pictures, shown, strict=True)):
+            inputs[:, channel, : each.size_px, : each.size_px] = picture[:, 0]
+        _, where = shown[0]
+        return AugmentedBatch(inputs=inputs, positive=positive | chosen, chest=where[:, 1:2], drawn=where[:, 2:])
 
     def _mixed_context(self, images: Floats, lenders: int, rng: np.random.Generator) -> Floats:
         """Give some images the surroundings, or the style, of another image of the batch, whatever its class."""
@@ -189,6 +181,28 @@ def _wipe(image: NDArray[np.float32], rng: np.random.Generator) -> None:
             high, wide = int(rng.uniform(0.08, 0.35) * rows), int(rng.uniform(0.08, 0.35) * cols)
             top, left = int(rng.integers(rows - high)), int(rng.integers(cols - wide))
             image[top : top + high, left : left + wide] = grey
+
+
+def _shown(
+    layers: torch.Tensor,
+    aspects: letterbox.Doubles | None,
+    section: AugmentSection,
+    spec: InputSpec,
+    rng: np.random.Generator,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Change geometry, sharpness, tone, noise and encoding: one picture of each film, and its layers."""
+    if spec.geometry is Geometry.LETTERBOX:
+        layers, film = letterbox.warped(layers, letterbox.shapes(aspects, len(layers), rng), section, spec, rng)
+        film[torch.from_numpy(rng.random(len(film)) < section.open_bars)] = 1.0
+    else:
+        layers, film = _warped(layers, section, spec, rng), None
+    batch = _sharpness(layers[:, :1], section, rng)
+    batch = _tone(batch, section, rng)
+    batch = _noise(batch, section, rng).clamp(0.0, 1.0)
+    batch = _recompressed(batch, section, rng)
+    if film is None:
+        return torch.from_numpy(standardise(batch[:, 0].numpy()))[:, None], layers
+    return letterbox.standardised(batch, film), layers
 
 
 def _warped(batch: torch.Tensor, section: AugmentSection, spec: InputSpec, rng: np.random.Generator) -> torch.Tensor:

@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 
 from cxr_node.model.preprocess import standardise
 from cxr_node.model.profile import InputSpec
-from cxr_node.training.data.recipe import AugmentSection
+from cxr_node.training.data import images
+from cxr_node.training.data.recipe_sections import AugmentSection
 
 Doubles = NDArray[np.float64]
-LOST_MEAN, LOST_SPREAD = 0.33, 0.16
-"""Of log(width / height), drawn for a film whose shape is lost, whatever its class: as of 1,381 films of children."""
 SMALLEST_PX = 100
 """Pixels of film below which all of the picture is taken for film: there is too little to set a scale."""
 
@@ -28,9 +27,8 @@ def shapes(known: Doubles | None, count: int, rng: np.random.Generator) -> Doubl
     if known is None:
         known = np.full(count, np.nan)
     lost = np.isnan(known)
-    drawn = np.exp(rng.normal(LOST_MEAN, LOST_SPREAD, int(lost.sum())))
     found = known.copy()
-    found[lost] = drawn
+    found[lost] = images.drawn_aspects(int(lost.sum()), rng)
     return found
 
 
