@@ -91,8 +91,8 @@ CHILDREN: Mapping[str, Child] = {
         vessels=1.1,
         turn_deg=0.8,
         opacities=(
-            Opacity(x=-3.6, y=10.2, width=2.6, height=2.6, fill=0.31),
-            Opacity(x=3.8, y=11.4, width=2.3, height=2.2, fill=0.3),
+            Opacity(x=-3.6, y=10.2, width=2.6, height=2.6, fill=0.4),
+            Opacity(x=3.8, y=11.4, width=2.3, height=2.2, fill=0.39),
         ),
     ),
 }
