@@ -35,5 +35,5 @@ def test_a_tiny_run_has_every_way_and_both_answer_alike() -> None:
     assert [(cell["way"], cell["batch"]) for cell in found["cells"]] == [(way, 1) for way in gpu.WAYS]
     assert len(steps) == len(gpu.WAYS)
     assert all(cell["images_per_s"] > 0 and cell["peak_share"] > 0 for cell in found["cells"])
-    assert 2e9 < found["flops_per_image"] < 5e9  # four views of 192 x 192 through MobileNet-v2
+    assert 4e9 < found["flops_per_image"] < 8e9  # two views through three networks
     assert 1e-6 < found["largest_difference"] < 0.2, "bfloat16 is another answer, and of the same network"

@@ -70,7 +70,8 @@ def test_a_map_lies_over_what_was_seen(
     spec = CUT.of_pictures[int(shaped)]
     inside = recorded(*size) * 0.1
     row, col = (int(share * side) for share, side in zip(spot, size, strict=True))
-    inside[row - 8 : row + 8, col - 8 : col + 8] += 0.8
+    high, wide = (side // 10 for side in size)  # a twenty-fifth of the film: of less the grey is clipped
+    inside[row - high : row + high, col - wide : col + wide] += 0.8
     top, bottom, left, right = ends
     whole = np.pad(inside, ((top, bottom), (left, right)))
     cells = prepare(whole, spec).reshape(16, spec.size_px // 16, 16, -1).mean((1, 3))
@@ -78,7 +79,7 @@ def test_a_map_lies_over_what_was_seen(
     border = borders(whole, spec)
     seen = heatmap.spread(cells.astype(np.float32), border, whole.shape)
     found = np.unravel_index(int(seen.argmax()), seen.shape)
-    assert max(abs(found[0] - top - row), abs(found[1] - left - col)) <= max(size) / 12
+    assert max(abs(found[0] - top - row), abs(found[1] - left - col)) <= max(size) / 8
     if shaped:  # cells reach into the bars, and so into a margin there
         return
     assert not seen[:top].any() and not seen[:, :left].any()

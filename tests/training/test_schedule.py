@@ -10,6 +10,7 @@ from cxr_node.model import networks
 from cxr_node.model.profile import NetworkSpec
 from cxr_node.training.data.recipe_sections import FrozenPart
 from cxr_node.training.learn import checkpoint
+from tests.model import test_networks
 from tests.training.test_losses import SCHEDULE
 
 KINDS = np.array([0] * 4 + [1] * 11 + [2] * 30)
@@ -64,7 +65,7 @@ def test_every_architecture_has_a_head_that_learns_at_its_own_rate(architecture:
 @pytest.mark.parametrize("architecture", sorted(networks.ARCHITECTURES))
 def test_what_is_frozen_has_no_gradient(architecture: str) -> None:
     network = networks.build(NetworkSpec(architecture=architecture), 1).train()
-    images = torch.randn(4, 1, 32, 32)
+    images = test_networks.film(architecture, 4, 32)
 
     def learning(frozen: FrozenPart | None) -> set[str]:
         network.zero_grad(set_to_none=True)
