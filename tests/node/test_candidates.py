@@ -141,6 +141,12 @@ def analyser(said: Callable[[bytes], Answer], promotion: int = 0) -> worker.Anal
     return worker.Analyser(process=judge, report=lambda case, config: None, candidate=named)
 
 
+@pytest.fixture(autouse=True)
+def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has nothing to do looks again after half a minute; no test here is about that."""
+    monkeypatch.setattr(worker, "LOOK_AFTER_S", 0.5)
+
+
 @contextmanager
 def working(config: Config, said: Callable[[bytes], Answer]) -> Iterator[list[Exception]]:
     stop, raised = threading.Event(), list[Exception]()
@@ -213,7 +219,7 @@ def _work_and_die(config: Config) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
         return OTHER
 
-    beside._LEASE_S = 0.5
+    beside._LEASE_S = worker.LOOK_AFTER_S = 0.5
     worker.run(config, lambda: analyser(deadly), threading.Event())
 
 

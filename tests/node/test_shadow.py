@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from cxr_node.config.schema import Config
 from cxr_node.domain import Reason
-from cxr_node.node.deliver import retention
+from cxr_node.node.deliver import courier, retention
 from cxr_node.node.ledger import (
     browse,
     expiry,
@@ -326,6 +326,13 @@ def test_nothing_leaves_by_any_protocol_not_even_a_connection(tmp_path: Path) ->
             ledger.close()
 
 
+@pytest.fixture
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody wakes the courier here, as the command line does."""
+    monkeypatch.setattr(courier, "LOOK_AFTER_S", 0.5)
+
+
+@pytest.mark.usefixtures("looks_often")
 def test_live_again_it_stays_and_then_everything_goes_once(tmp_path: Path) -> None:
     archive = peers.Archive()
     with peers.listening(archive) as address:
@@ -345,6 +352,7 @@ def test_live_again_it_stays_and_then_everything_goes_once(tmp_path: Path) -> No
     assert all(len(many) == 1 for many in archive.datasets.values())
 
 
+@pytest.mark.usefixtures("looks_often")
 def test_what_was_due_before_the_shadow_does_not_leave_but_what_was_let_out_does(tmp_path: Path) -> None:
     archive = peers.Archive()
     with peers.listening(archive) as address:
