@@ -393,6 +393,7 @@ def _send_and_die(config: Config, place: str, when: str, nth: int) -> None:
     shadow.send(ledger, EVERYTHING, by="anna")
 
 
+@pytest.mark.usefixtures("looks_often")
 @pytest.mark.parametrize(
     ("place", "when", "nth"),
     [
