@@ -26,6 +26,8 @@ STAGES = (
 """Kernel, stride, expansion, channels and repeats of each."""
 SIXTH = 5
 """Place of the stage whose published stride is 2."""
+OPEN = 4.0
+"""What a gate of EfficientNet-B0 begins with: its sigmoid lets 98 % through."""
 
 
 class _Conv(nn.Conv2d):
@@ -113,3 +115,17 @@ class Lite0(nn.Module):
     def late(self, early_map: torch.Tensor) -> torch.Tensor:
         """Pass the last stage; what leaves is 0 or larger."""
         return nnf.relu6(self.bn2(self.conv_head(self.blocks[-1](early_map))))
+
+
+def lend(lite: Lite0, b0: nn.Module) -> None:
+    """Start EfficientNet-B0 from these features: its convolutions are the same, and its gates begin open.
+
+    `b0` : torchvision's `features`
+    """
+    own = b0.state_dict()
+    lent = iter(lite.state_dict().values())  # both list stem, stages and head in the order of a pass
+    for name, value in own.items():
+        if ".fc" not in name:
+            value.copy_(next(lent))
+        elif ".fc2." in name:
+            value.fill_(OPEN if name.endswith("bias") else 0.0)

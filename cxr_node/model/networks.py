@@ -1,8 +1,8 @@
 """The networks that a profile may name: one builder and one row in `ARCHITECTURES` each.
 
-MobileNetV2 and EfficientNet-Lite0 have an ImageNet initialisation. Images have one channel; where an architecture
-expects three, the image is repeated. What is learned from scratch is called `classifier`: training gives it its own
-learning rate.
+MobileNetV2 and EfficientNet-Lite0 have an ImageNet initialisation, and EfficientNet-B0 borrows the latter's. Images
+have one channel; where an architecture expects three, the image is repeated. What is learned from scratch is called
+`classifier`: training gives it its own learning rate.
 """
 
 from __future__ import annotations
@@ -406,15 +406,20 @@ def build(spec: NetworkSpec, labels: int) -> Network:
 
 
 def load_imagenet_trunk(network: Network, path: Path) -> None:
-    """Start a MobileNetV2 or an EfficientNet-Lite0 from ImageNet features (fp16 or fp32).
+    """Start a MobileNetV2 or an EfficientNet-Lite0 from ImageNet features (fp16 or fp32), or a B0 from those of Lite0.
 
     Raises ModelError: the network is another one, the file cannot be read, or it does not hold this trunk.
     """
     network = network.inner if isinstance(network, OverClasses) else network
-    if not isinstance(network, MobileNetV2 | EfficientNetLite0):
+    if isinstance(network, EfficientNetB0):
+        lite = efficientnet_lite.Lite0()
+        load_trunk(lite, path)
+        efficientnet_lite.lend(lite, network.trunk)
+    elif isinstance(network, MobileNetV2 | EfficientNetLite0):
+        load_trunk(network.trunk, path)
+    else:
         kind = type(network).__name__
-        raise ModelError(f"ImageNet weights exist for mobilenet-v2 and efficientnet-lite0, not for {kind}")
-    load_trunk(network.trunk, path)
+        raise ModelError(f"ImageNet weights exist for mobilenet-v2, efficientnet-lite0 and -b0, not for {kind}")
 
 
 def load_trunk(trunk: nn.Module, path: Path) -> None:

@@ -220,6 +220,26 @@ def test_imagenet_trunk_is_taken_over_in_fp32(tmp_path: Path) -> None:
     torch.testing.assert_close(first, next(source.parameters()), atol=1e-3, rtol=1e-3)
 
 
+def test_a_b0_begins_with_the_features_of_a_lite0_and_open_gates(tmp_path: Path) -> None:
+    source = build(NetworkSpec(architecture="efficientnet-lite0"), 1)
+    torch.save({name: value.half() for name, value in source.trunk.state_dict().items()}, tmp_path / "lite0.pt")
+    network = build(NetworkSpec(architecture="efficientnet-b0"), 1).eval()
+    load_imagenet_trunk(network, tmp_path / "lite0.pt")
+    lite, b0 = source.trunk.blocks, network.trunk
+    pairs = [
+        (source.trunk.conv_stem, b0[0][0]),
+        (lite[0][0].conv_dw, b0[1][0].block[0][0]),
+        (lite[3][1].conv_pw, b0[4][1].block[0][0]),
+        (lite[5][3].conv_dw, b0[6][3].block[1][0]),
+        (lite[6][0].conv_pwl, b0[7][0].block[3][0]),
+        (source.trunk.conv_head, b0[8][0]),
+    ]
+    for lent, own in pairs:
+        torch.testing.assert_close(own.weight, lent.weight, atol=1e-3, rtol=1e-3)
+    x = torch.randn(2, 96, 8, 8)
+    torch.testing.assert_close(b0[2][0].block[2](x), x * torch.sigmoid(torch.tensor(4.0)))
+
+
 def test_foreign_trunk_is_refused(tmp_path: Path) -> None:
     network = build(NetworkSpec(architecture="mobilenet-v2"), 1)
     torch.save({"features.0.weight": torch.zeros(1)}, tmp_path / "other.pt")
