@@ -77,6 +77,21 @@ def test_importance_is_the_gradient_averaged_over_the_image(architecture: str) -
         )
 
 
+Passed = tuple[Network, torch.Tensor, torch.Tensor]
+"""A network, and its two maps of some films."""
+
+
+def assert_the_rest_is_alike(whole: Passed, alone: Passed) -> None:
+    """All but the logit is that of the network without the further opinion."""
+    (one, early, late), (other, first, features) = whole, alone
+    torch.testing.assert_close(one.signature(early), other.signature(first))
+    torch.testing.assert_close(one.strangeness(late), other.strangeness(features))
+    torch.testing.assert_close(one.evidence(late), other.evidence(features))
+    for label in (0, 1):
+        torch.testing.assert_close(one.activation(late, label), other.activation(features, label))
+        torch.testing.assert_close(one.importance(late, label), other.importance(features, label))
+
+
 def test_a_second_opinion_is_added_to_the_logit_and_to_nothing_else() -> None:
     torch.manual_seed(3)
     options = {"stride": 16, "outsider": True}
@@ -94,12 +109,7 @@ def test_a_second_opinion_is_added_to_the_logit_and_to_nothing_else() -> None:
         opinion = whole.second(x)
         assert opinion.shape == (3, 1) and opinion.std() > 0
         torch.testing.assert_close(whole(x), alone(x) + opinion)
-        torch.testing.assert_close(whole.signature(early), alone.signature(first))
-        torch.testing.assert_close(whole.strangeness(late), alone.strangeness(features))
-        torch.testing.assert_close(whole.evidence(late), alone.evidence(features))
-        for label in (0, 1):
-            torch.testing.assert_close(whole.activation(late, label), alone.activation(features, label))
-            torch.testing.assert_close(whole.importance(late, label), alone.importance(features, label))
+        assert_the_rest_is_alike((whole, early, late), (alone, first, features))
 
 
 def test_a_third_opinion_sees_the_film_in_its_shape_and_is_added_to_nothing_else() -> None:
@@ -120,10 +130,7 @@ def test_a_third_opinion_sees_the_film_in_its_shape_and_is_added_to_nothing_else
         opinion = whole.third(shaped)
         assert opinion.shape == (3, 1) and opinion.std() > 0
         torch.testing.assert_close(whole(x), both(squashed) + opinion)
-        torch.testing.assert_close(whole.signature(early), both.signature(before))
-        torch.testing.assert_close(whole.strangeness(late), both.strangeness(features))
-        for label in (0, 1):
-            torch.testing.assert_close(whole.activation(late, label), both.activation(features, label))
+        assert_the_rest_is_alike((whole, early, late), (both, before, features))
 
 
 def test_stride_16_gives_four_times_the_cells_from_the_same_parameters() -> None:
