@@ -2,7 +2,7 @@
 
 Knows no torch and no runtime. `export` writes, `openvino_runtime` reads. Beside a profile's other files lie
 
-    network.xml, network.bin   the graph and its constants (OpenVINO IR)
+    network.xml, network.bin   the graph and its constants (OpenVINO IR; what was learned as fp16 is kept so)
     network.yaml               sha256 of both and of the weights they were made of; torch's own answers on golden inputs
 """
 

@@ -119,6 +119,7 @@ def export(profile: Profile) -> None:
 
     Raises ModelError: the network cannot be turned into a graph, or the files cannot be written.
     """
+    from cxr_node.model.half_constants import halve
     from cxr_node.model.openvino_runtime import VERSION, converted, ov
 
     network, _ = weights.load(profile.weights_path, profile.network, len(profile.labels))
@@ -133,6 +134,7 @@ def export(profile: Profile) -> None:
             graph = converted(served, example, [-1, *film])
         for output, name in zip(graph.outputs, OUTPUTS, strict=False):
             output.tensor.set_names({name})
+        halve(graph, (value.numpy() for value in network.state_dict().values()))
         ov.save_model(graph, profile.folder / graph_file.GRAPH, compress_to_fp16=False)
     except (RuntimeError, OSError) as error:
         raise ModelError(f"{profile.folder}: the network cannot be exported: {error}") from error
