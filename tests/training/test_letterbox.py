@@ -153,3 +153,33 @@ def test_a_squashed_film_has_no_edges_to_move(option: dict[str, float], tmp_path
     with pytest.raises(ConfigError, match=r"are for input\.geometry: letterbox"):
         read(recipe_with(tmp_path, {"augment": option}))
     assert read(folders.small_recipe(tmp_path)).augment.cut == 0.0
+
+
+CHANGES = {
+    "rotate_deg": 20.0,
+    "scale": 0.2,
+    "aspect": 0.2,
+    "shift": 0.1,
+    "mirror": 0.5,
+    "gamma": 0.6,
+    "contrast": 0.4,
+    "unevenness": 0.3,
+    "blur_px": 1.6,
+    "sharpen": 0.8,
+    "noise": 0.2,
+    "recompress": 0.6,
+}
+
+
+@pytest.mark.parametrize("change", [*CHANGES, "all"])
+def test_both_pictures_of_a_film_are_changed_alike(change: str) -> None:
+    """A square film is the same picture squashed and between bars: what differs would be a change of its own."""
+    changes = CHANGES if change == "all" else {change: CHANGES[change]}
+    spec = InputSpec(size_px=64, border=0.0, shape_px=64)
+    films, ill = np.stack([squashed(film(1.0, seed)) for seed in range(12)]), np.ones(12, dtype=bool)
+    shown = Augmenter(section(**changes), spec, SOURCE_PX, 0)(
+        films, ill, np.random.default_rng(3), aspects=np.ones(12)
+    ).inputs.numpy()
+    for flat, boxed in shown:
+        there = boxed != 0.0
+        assert np.corrcoef(flat[there], boxed[there])[0, 1] > 0.98

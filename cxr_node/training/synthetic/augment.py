@@ -25,6 +25,7 @@ from cxr_node.model.preprocess import standardise
 from cxr_node.model.profile import Geometry, InputSpec
 from cxr_node.training.data.recipe_sections import AugmentSection
 from cxr_node.training.synthetic import drawings, letterbox
+from cxr_node.training.synthetic.chance import Chance, alike
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -125,7 +126,8 @@ class Augmenter:
                 _wipe(image, rng)
         chest = np.broadcast_to(self._chest, changed.shape)
         layers = torch.from_numpy(np.stack([changed, chest, drawn], axis=1))  # (B, 3, source_px, source_px)
-        shown = [_shown(layers, aspects, section, each, rng) for each in spec.of_pictures]
+        chances = zip(spec.of_pictures, alike(rng, spec.pictures), strict=True)
+        shown = [_shown(layers, aspects, section, each, drawn) for each, drawn in chances]
         inputs = torch.zeros((len(images), spec.pictures, spec.side_px, spec.side_px))
         for channel, (each, (picture, _)) in enumerate(zip(spec.of_pictures, shown, strict=True)):
             inputs[:, channel, : each.size_px, : each.size_px] = picture[:, 0]
@@ -188,37 +190,38 @@ def _shown(
     aspects: letterbox.Doubles | None,
     section: AugmentSection,
     spec: InputSpec,
-    rng: np.random.Generator,
+    chance: Chance,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Change geometry, sharpness, tone, noise and encoding: one picture of each film, and its layers."""
     if spec.geometry is Geometry.LETTERBOX:
-        layers, film = letterbox.warped(layers, letterbox.shapes(aspects, len(layers), rng), section, spec, rng)
-        film[torch.from_numpy(rng.random(len(film)) < section.open_bars)] = 1.0
+        shapes = letterbox.shapes(aspects, len(layers), chance.edges)
+        layers, film = letterbox.warped(layers, shapes, section, spec, chance)
+        film[torch.from_numpy(chance.edges.random(len(film)) < section.open_bars)] = 1.0
     else:
-        layers, film = _warped(layers, section, spec, rng), None
-    batch = _sharpness(layers[:, :1], section, rng)
-    batch = _tone(batch, section, rng)
-    batch = _noise(batch, section, rng).clamp(0.0, 1.0)
-    batch = _recompressed(batch, section, rng)
+        layers, film = _warped(layers, section, spec, chance), None
+    batch = _sharpness(layers[:, :1], section, chance.look)
+    batch = _tone(batch, section, chance.look)
+    batch = _noise(batch, section, chance).clamp(0.0, 1.0)
+    batch = _recompressed(batch, section, chance.look)
     if film is None:
         return torch.from_numpy(standardise(batch[:, 0].numpy()))[:, None], layers
     return letterbox.standardised(batch, film), layers
 
 
-def _warped(batch: torch.Tensor, section: AugmentSection, spec: InputSpec, rng: np.random.Generator) -> torch.Tensor:
+def _warped(batch: torch.Tensor, section: AugmentSection, spec: InputSpec, chance: Chance) -> torch.Tensor:
     """Rotate, scale, stretch and shift, and cut the border, in one resampling."""
-    count = len(batch)
-    angle = np.radians(rng.uniform(-section.rotate_deg, section.rotate_deg, count))
-    zoom = np.exp(rng.uniform(-section.scale, section.scale, count)) * (1.0 - 2.0 * spec.border)
-    stretch = np.exp(rng.uniform(-section.aspect, section.aspect, count) / 2.0)
-    mirror = np.where(rng.random(count) < section.mirror, -1.0, 1.0)
+    count, place = len(batch), chance.place
+    angle = np.radians(chance.turn.uniform(-section.rotate_deg, section.rotate_deg, count))
+    zoom = np.exp(place.uniform(-section.scale, section.scale, count)) * (1.0 - 2.0 * spec.border)
+    stretch = np.exp(place.uniform(-section.aspect, section.aspect, count) / 2.0)
+    mirror = np.where(place.random(count) < section.mirror, -1.0, 1.0)
     theta = np.empty((count, 2, 3))
     theta[:, 0, 0], theta[:, 0, 1] = np.cos(angle) * zoom * stretch * mirror, -np.sin(angle) * zoom / stretch
     theta[:, 1, 0], theta[:, 1, 1] = np.sin(angle) * zoom * stretch * mirror, np.cos(angle) * zoom / stretch
-    theta[:, :, 2] = rng.uniform(-2.0 * section.shift, 2.0 * section.shift, (count, 2))
+    theta[:, :, 2] = place.uniform(-2.0 * section.shift, 2.0 * section.shift, (count, 2))
     size = [count, batch.shape[1], spec.size_px, spec.size_px]
     grid = nnf.affine_grid(torch.from_numpy(theta.astype(np.float32)), size, align_corners=False)
-    outside = ("zeros", "border", "reflection")[int(rng.integers(3))]
+    outside = ("zeros", "border", "reflection")[int(place.integers(3))]
     return nnf.grid_sample(batch, grid, mode="bilinear", padding_mode=outside, align_corners=False)
 
 
@@ -250,11 +253,12 @@ def _tone(batch: torch.Tensor, section: AugmentSection, rng: np.random.Generator
     return batch * (1.0 + slow * _per_image((rng.random(count) < 0.5).astype(np.float64)))
 
 
-def _noise(batch: torch.Tensor, section: AugmentSection, rng: np.random.Generator) -> torch.Tensor:
+def _noise(batch: torch.Tensor, section: AugmentSection, chance: Chance) -> torch.Tensor:
     """Add white or slightly smooth noise to half of the images."""
-    strength = _per_image(rng.uniform(0.0, section.noise, len(batch)) * (rng.random(len(batch)) < 0.5))
-    white = torch.from_numpy(rng.standard_normal(batch.shape, dtype=np.float32))
-    if rng.random() < 0.5:
+    look = chance.look
+    strength = _per_image(look.uniform(0.0, section.noise, len(batch)) * (look.random(len(batch)) < 0.5))
+    white = torch.from_numpy(chance.grain.standard_normal(batch.shape, dtype=np.float32))
+    if look.random() < 0.5:
         white = _box_blurred(white) * 3.0
     return batch + strength * white
 

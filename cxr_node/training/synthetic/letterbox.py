@@ -16,6 +16,7 @@ from cxr_node.model.preprocess import standardise
 from cxr_node.model.profile import InputSpec
 from cxr_node.training.data import images
 from cxr_node.training.data.recipe_sections import AugmentSection
+from cxr_node.training.synthetic.chance import Chance
 
 Doubles = NDArray[np.float64]
 SMALLEST_PX = 100
@@ -47,7 +48,7 @@ def edges(count: int, section: AugmentSection, rng: np.random.Generator) -> Doub
 
 
 def warped(
-    batch: torch.Tensor, aspects: Doubles, section: AugmentSection, spec: InputSpec, rng: np.random.Generator
+    batch: torch.Tensor, aspects: Doubles, section: AugmentSection, spec: InputSpec, chance: Chance
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Move edges, give each film its shape, rotate, scale, stretch and shift, in one resampling.
 
@@ -61,16 +62,16 @@ def warped(
     the films on the network's grid, and 1 where there is film: float32, (films, layers or 1, size_px, size_px)
     """
     count = len(batch)
-    ends = edges(count, section, rng)
+    ends, place = edges(count, section, chance.edges), chance.place
     half, middle = (ends[:, 2:] - ends[:, :2]) / 2.0, (ends[:, 2:] + ends[:, :2]) / 2.0  # (films, 2): across, down
     shape = aspects * half[:, 0] / half[:, 1]
-    zoom = np.exp(rng.uniform(-section.scale, section.scale, count))
-    stretch = np.exp(rng.uniform(-section.aspect, section.aspect, count) / 2.0)
-    mirror = np.where(rng.random(count) < section.mirror, -1.0, 1.0)
+    zoom = np.exp(place.uniform(-section.scale, section.scale, count))
+    stretch = np.exp(place.uniform(-section.aspect, section.aspect, count) / 2.0)
+    mirror = np.where(place.random(count) < section.mirror, -1.0, 1.0)
     across = np.maximum(1.0, 1.0 / shape) * zoom * stretch  # half the grid's side, in halves of the film's width
     down = np.maximum(1.0, shape) * zoom / stretch
-    angle = np.radians(rng.uniform(-section.rotate_deg, section.rotate_deg, count))
-    shift = rng.uniform(-2.0 * section.shift, 2.0 * section.shift, (count, 2))
+    angle = np.radians(chance.turn.uniform(-section.rotate_deg, section.rotate_deg, count))
+    shift = place.uniform(-2.0 * section.shift, 2.0 * section.shift, (count, 2))
     theta = np.empty((count, 2, 3))
     theta[:, 0, 0], theta[:, 0, 1] = np.cos(angle) * across * mirror, -np.sin(angle) * across
     theta[:, 1, 0], theta[:, 1, 1] = np.sin(angle) * down * mirror, np.cos(angle) * down
@@ -79,7 +80,7 @@ def warped(
     theta[:, :, 2] += middle
     size = [count, batch.shape[1], spec.size_px, spec.size_px]
     grid = nnf.affine_grid(torch.from_numpy(theta.astype(np.float32)), size, align_corners=False)
-    beyond = ("zeros", "border", "reflection")[int(rng.integers(3))]  # what a margin shows
+    beyond = ("zeros", "border", "reflection")[int(place.integers(3))]  # what a margin shows
     shown = nnf.grid_sample(batch, grid, mode="bilinear", padding_mode=beyond, align_corners=False)
     low, high = (torch.from_numpy(side.astype(np.float32))[:, None, None] for side in (ends[:, :2], ends[:, 2:]))
     film = ((grid >= low) & (grid <= high)).all(dim=-1)[:, None].float()
