@@ -238,6 +238,7 @@ def profile(**overrides: Any) -> Profile:
             max_distance=1.0,
         ),
         "weights_sha256": "ab" * 32,
+        "calibration_sha256": "cd" * 32,
     }
     return Profile(**fields | overrides)
 

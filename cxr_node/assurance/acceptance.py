@@ -196,12 +196,12 @@ def _agreement(read: Sequence[Reading]) -> dict[str, Share]:
 
 def _profiles(config: Config, profiles: Sequence[Profile]) -> tuple[ProfileLine, ...]:
     try:
-        last = {each.weights_sha256: each for each in phantom_record.last(config.spool.path)}
+        last = {each.answerer: each for each in phantom_record.last(config.spool.path)}
     except ResourceError:
         last = {}
     found = []
     for each in profiles:
-        said = last.get(each.weights_sha256)
+        said = last.get((f"{each.name} {each.version}", each.calibration_sha256))
         words = "" if said is None else f"{said.fault or 'as expected'}, {said.at[:16].replace('T', ' ')} UTC"
         point = each.operating_point
         found.append(

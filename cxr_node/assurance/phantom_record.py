@@ -1,6 +1,6 @@
 """What came of the last phantoms of `constancy`, in a file of the spool: for metrics, which need none of the libraries.
 
-Beside the figures it says what is expected of weights that are not shipped: the first answer that was right.
+Beside the figures it says what is expected of a calibration that is not shipped: its first answer.
 """
 
 from __future__ import annotations
@@ -30,6 +30,13 @@ class Answer:
     """From the C-STORE to the settled row."""
     fault: str
     """"": it is as expected."""
+    calibration_sha256: str = ""
+    """Of the profile's calibration.yaml, which names the weights; "" in files of before it was kept."""
+
+    @property
+    def answerer(self) -> tuple[str, str]:
+        """Who answered: name and version, with the mark of a site's own calibration, and the profile's calibration."""
+        return self.profile, self.calibration_sha256
 
 
 def last(spool: Path) -> list[Answer]:

@@ -126,7 +126,7 @@ def _fitted(loaded: Profile, rows: Labelled, wanted: Wanted, period: tuple[datet
         profile=loaded.name,
         version=loaded.version,
         weights_sha256=loaded.weights_sha256,
-        calibration_sha256=profile.sha256(loaded.folder / "calibration.yaml"),
+        calibration_sha256=loaded.calibration_sha256,
         method=f"{site.METHOD}, for a prevalence of {wish.prevalence:.3g}",
         fitted_on=f"{len(rows.probability)} images of {len(studies)} studies with a stated reading, {first} to {last}",
         slope=done.slope,

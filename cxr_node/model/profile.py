@@ -272,6 +272,7 @@ class Profile:
     calibration: str
     operating_point: OperatingPoint
     weights_sha256: str
+    calibration_sha256: str
     op_norm: tuple[float | None, ...] | None = None
     target: Target = PNEUMONIA
     site: tuple[float, float] | None = None
@@ -321,6 +322,7 @@ def load(folder: Path) -> Profile:
         calibration=f"{calibrated.method}, fitted on {calibrated.fitted_on}",
         operating_point=point,
         weights_sha256=calibrated.weights_sha256,
+        calibration_sha256=found["calibration.yaml"],
         op_norm=tuple(calibrated.op_norm) if calibrated.op_norm is not None else None,
         target=described.named_target,
     )

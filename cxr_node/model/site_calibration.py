@@ -71,7 +71,7 @@ def applied(profiles: Iterable[Profile], files: Iterable[Path]) -> list[Profile]
 
 
 def _over(profile: Profile, site: SiteCalibrationFile, path: Path) -> Profile:
-    bound = (profile.version, profile.weights_sha256, sha256(profile.folder / "calibration.yaml"))
+    bound = (profile.version, profile.weights_sha256, profile.calibration_sha256)
     if bound != (site.version, site.weights_sha256, site.calibration_sha256):
         raise ModelError(
             f"{path} was fitted on another release of {profile.name}: it names version {site.version}, weights "

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from cxr_node import pipeline, wiring
 from cxr_node.assurance import constancy, phantom_record
+from cxr_node.assurance.phantom_record import Answer
 from cxr_node.config import loader
 from cxr_node.dicom.read import header
 from cxr_node.domain import CONSTANCY_CALLER, Origin
@@ -54,11 +58,11 @@ def test_the_phantom_goes_through_a_running_node_and_nowhere_else(tmp_path: Path
 def test_what_is_expected_of_shipped_weights_is_what_they_say(name: str) -> None:
     config = loader.parse({"spool": {"path": "unused"}, "model": {"profile": name, "others": []}})
     (profile,) = wiring.profiles(config)
-    assert profile.weights_sha256 in constancy.EXPECTED, "the weights are newer than the table"
+    assert profile.calibration_sha256 in constancy.EXPECTED, "the calibration is newer than the table"
     analysis = pipeline.judge(constancy.phantom(profile, "2.25.1"), wiring.predictor(profile, config), config)
     assert isinstance(analysis, pipeline.Analysis)
     finding = analysis.finding
-    word, probability = constancy.EXPECTED[profile.weights_sha256]
+    word, probability = constancy.EXPECTED[profile.calibration_sha256]
     assert finding.target.word(finding.decision.verdict) == word
     assert finding.calibrated_probability == pytest.approx(probability, abs=constancy.LARGEST_DIFFERENCE)
 
@@ -84,6 +88,48 @@ def test_after_a_fault_the_first_answer_is_still_expected(tmp_path: Path, monkey
     with closing(Ledger.of_node(config)) as ledger:
         found = [constancy.check(config, ledger, [profile], 1.0)[0].fault for _ in range(4)]
     assert [bool(fault) for fault in found] == [False, True, True, False]
+
+
+@pytest.mark.parametrize("changes", [{"calibration_sha256": "e1" * 32}, {"site": (1.1, 0.2), "version": "1+site.0a1b"}])
+def test_a_profile_calibrated_anew_is_no_fault(
+    changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights are those that are shipped; the numbers are others, and are right."""
+    config, shipped = workplace.config(tmp_path), builders.profile(calibration_sha256=next(iter(constancy.EXPECTED)))
+    said = iter(
+        [constancy.EXPECTED[shipped.calibration_sha256], ("UNCERTAIN", 0.8), ("UNCERTAIN", 0.8), ("NORMAL", 0.1)]
+    )
+
+    def answered(*_: object) -> SimpleNamespace:
+        verdict, probability = next(said)
+        return SimpleNamespace(verdict=verdict, probability=probability)
+
+    monkeypatch.setattr(constancy, "_send", lambda *_: None)
+    monkeypatch.setattr(constancy, "_settled", answered)
+    anew = replace(shipped, **changes)
+    with closing(Ledger.of_node(config)) as ledger:
+        found = [constancy.check(config, ledger, [each], 1.0)[0].fault for each in (shipped, anew, anew, anew)]
+    assert [bool(fault) for fault in found] == [False, False, False, True]
+
+
+def test_a_record_of_an_older_version_is_read(tmp_path: Path) -> None:
+    kept = Answer(
+        profile="test 1",
+        weights_sha256="ab" * 32,
+        at="2026-11-01T00:00:00+00:00",
+        verdict="NORMAL",
+        probability=0.1,
+        expected_verdict="NORMAL",
+        expected_probability=0.1,
+        took_s=1.0,
+        fault="",
+    )
+    phantom_record.keep(tmp_path, [kept])
+    file = tmp_path / "run" / "constancy.json"
+    (old,) = json.loads(file.read_text())
+    del old["calibration_sha256"]
+    file.write_text(json.dumps([old]))
+    assert phantom_record.last(tmp_path) == [kept]
 
 
 def test_another_answer_than_the_first_is_a_fault() -> None:
