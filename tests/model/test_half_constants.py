@@ -65,6 +65,7 @@ def test_constants_made_of_something_else_stay(learned: np.ndarray) -> None:
     assert [each.data.dtype for each in graph.get_ops() if each.get_type_name() == "Constant"] == [np.float32]
 
 
+@pytest.mark.whole
 def test_an_exported_network_answers_as_one_with_constants_in_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
