@@ -20,7 +20,7 @@ import typer.testing
 
 from benchmarks.record import foreign_path
 from cxr_node.model import graph_file
-from tests import postgres
+from tests import postgres, steady_network
 from tests.leftovers import Lookout, adopt_orphans
 from tests.processes import Program
 
@@ -81,6 +81,8 @@ A single test of another file is marked where it stands. `pytest -m "not whole"`
 UNITS = "not whole"
 FIRST = ("viewer", "chaos", "pacs", "web")
 """Rooms whose modules take longest: what begins last must not be what all others wait for."""
+BROWSERS = frozenset(("viewer", "web"))
+"""Rooms with tests that look at a page."""
 CHAOS_SEED = 20240601
 
 
@@ -138,6 +140,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     config.option.loadscopereorder = False
     return LoadFileScheduling(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """A test with a browser is not disturbed by one that makes a network."""
+    if BROWSERS.isdisjoint(item.path.relative_to(item.config.rootpath).parts):
+        return (yield)
+    with steady_network.kept():
+        return (yield)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import psutil
 import pytest
 
+from tests import steady_network
+
 _NOBODY = "02:00:00:00:00:01"
 """A MAC address that no host has: what is sent there is lost without a word."""
 _NAME = re.compile(r"cxr-(\d+)-[0-9a-f]+-\w+")
@@ -121,12 +123,14 @@ def network() -> Iterator[Network]:
     made = Network()
     try:
         try:
-            made.open()
+            with steady_network.changing():
+                made.open()
         except subprocess.CalledProcessError as error:
             pytest.skip(f"NOT TESTED: no network namespaces here ({error.stderr.strip()})")
         yield made
     finally:
-        made.close()
+        with steady_network.changing():
+            made.close()
 
 
 def _sweep() -> None:
