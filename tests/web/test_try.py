@@ -14,7 +14,10 @@ import pytest
 from PIL import Image
 from pydicom import dcmread
 
+from cxr_node import resources
 from cxr_node.dicom.verify import check
+from cxr_node.dicom.words import wording
+from cxr_node.model import profile as profiles
 from cxr_node.node.ledger import queries
 from tests import builders
 from tests.web.asking import CANARY, JPEG, LATERAL
@@ -61,7 +64,9 @@ def test_each_file_has_its_verdict_and_the_reason(results: tuple[str, str]) -> N
     said = re.split(r"File \d ", words(page))[1:]
     assert len(said) == 4
     positive, doubtful, rejected, foreign = said
-    assert "PNEUMONIA SUSPECTED · Certainty of pneumonia: 98 % (ruled out below 4 %, reported from 89 %)" in positive
+    shipped = profiles.load(resources.profile_folder("pneumonia-pediatric")).operating_point
+    thresholds = ", ".join(wording.threshold_labels(shipped))
+    assert f"PNEUMONIA SUSPECTED · Certainty of pneumonia: 98 % ({thresholds})" in positive
     assert "Report" in positive and "Research use only" in positive
     assert doubtful.startswith("UNCERTAIN") and "unlike the training data" in doubtful and "ertainty" not in doubtful
     assert rejected.startswith("not analysed") and "view-not-frontal" in rejected
