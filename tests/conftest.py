@@ -124,7 +124,11 @@ def _runs_whole(item: pytest.Item) -> bool:
 
 
 def _is_whole(path: Path, config: pytest.Config) -> bool:
-    return not WHOLE.isdisjoint(path.relative_to(config.rootpath).parts)
+    return _lies_in(WHOLE, path, config)
+
+
+def _lies_in(places: set[str] | frozenset[str], path: Path, config: pytest.Config) -> bool:
+    return not places.isdisjoint(path.relative_to(config.rootpath).parts)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -145,7 +149,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """A test with a browser is not disturbed by one that makes a network."""
-    if BROWSERS.isdisjoint(item.path.relative_to(item.config.rootpath).parts):
+    if not _lies_in(BROWSERS, item.path, item.config):
         return (yield)
     with steady_network.kept():
         return (yield)

@@ -9,10 +9,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TextIO
 
 import yaml
 
@@ -35,14 +35,21 @@ def run(*command: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
+@contextmanager
+def held(name: str, kind: int) -> Iterator[TextIO]:
+    """A file that all test processes of this user have together, locked for the block: `kind` as of fcntl.flock."""
+    with (Path(tempfile.gettempdir()) / f"cxr-node-test-{name}-{os.getuid()}").open("a+") as file:
+        fcntl.flock(file, kind)
+        yield file
+
+
 def free_port() -> int:
     """A loopback port that nobody has, and that nobody else is given: neither another test nor a connection.
 
     The port that the kernel gives to bind(0) is one of those that it gives to connections: until a program listens
     there, any of them may have it. So they are dealt in turn from below that range, to all test processes together.
     """
-    with (Path(tempfile.gettempdir()) / f"cxr-node-test-ports-{os.getuid()}").open("a+") as dealt:
-        fcntl.flock(dealt, fcntl.LOCK_EX)
+    with held("ports", fcntl.LOCK_EX) as dealt:
         dealt.seek(0)
         port = int(dealt.read() or _PORTS[0])
         while True:

@@ -6,31 +6,23 @@ So none comes or goes while a test with a browser runs, in whichever process of 
 from __future__ import annotations
 
 import fcntl
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
+
+from tests.processes import held
 
 
 @contextmanager
 def kept() -> Iterator[None]:
     """No interface changes within the block; any number of such blocks run side by side."""
     with ExitStack() as stack:
-        with _held("turnstile", fcntl.LOCK_EX):  # else browsers side by side would keep a change waiting for ever
-            stack.enter_context(_held("network", fcntl.LOCK_SH))
+        with held("turnstile", fcntl.LOCK_EX):  # else browsers side by side would keep a change waiting for ever
+            stack.enter_context(held("network", fcntl.LOCK_SH))
         yield
 
 
 @contextmanager
 def changing() -> Iterator[None]:
     """Interfaces may change within the block, which runs alone."""
-    with _held("turnstile", fcntl.LOCK_EX), _held("network", fcntl.LOCK_EX):
-        yield
-
-
-@contextmanager
-def _held(name: str, kind: int) -> Iterator[None]:
-    with (Path(tempfile.gettempdir()) / f"cxr-node-test-{name}-{os.getuid()}").open("a") as file:
-        fcntl.flock(file, kind)
+    with held("turnstile", fcntl.LOCK_EX), held("network", fcntl.LOCK_EX):
         yield

@@ -34,10 +34,10 @@ def halve(graph: Any, learned: Iterable[Floats]) -> int:
     How many constants are fp16 now. Others stay: what is no convolution's, and what was not learned as fp16.
     """
     sources = defaultdict(list)
-    for each in learned:
+    for each in (each for each in learned if each.ndim == _MATRIX_AXES):
         with np.errstate(over="ignore"):  # what fp16 cannot hold is infinite, and unequal
             half = each.astype(np.float16)
-        if each.ndim == _MATRIX_AXES and np.array_equal(half, each):
+        if np.array_equal(half, each):
             sources[each.size, len(each)].append(half)
     halved = 0
     for constant in [each for each in graph.get_ops() if each.get_type_name() == "Constant"]:

@@ -17,7 +17,9 @@ class Chance(NamedTuple):
     edges: np.random.Generator
     """Where a film ends, and what shape it has: for a letterbox alone."""
     turn: np.random.Generator
+    """The angle; apart, because a letterbox draws it after what `place` gives, and a squashed film before."""
     place: np.random.Generator
+    """Scale, ratio, mirror and shift."""
     look: np.random.Generator
     """Sharpness, tone, noise and encoding."""
     grain: np.random.Generator
