@@ -16,26 +16,23 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from cxr_node.domain import Verdict
 from cxr_node.model import profile as profiles
 from cxr_node.training.calibrate.platt import Sample, platt
-from cxr_node.training.data import images
+from cxr_node.training.data import images, sharpness
 from cxr_node.training.data.profile_folder import held_out
 from cxr_node.training.measure import bootstrap, evaluate, inference
 from cxr_node.training.measure.bootstrap import Bools, Floats
 from cxr_node.training.measure.evaluate import Scorer
 
-SIDE_PX = 224
-"""Sharpness depends on the grid; this is that of the public copies."""
 SITES, LABELLED, UNLABELLED = 200, 100, 624
 """Simulated sites, and the films of each that are given with and without labels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Films:
-    """Held-out films as a profile judged them, one row each; `sharpness` is `sharpness_of`."""
+    """Held-out films as a profile judged them, one row each; `sharpness` is `sharpness.of`."""
 
     positive: Bools
     groups: NDArray[np.str_]
@@ -51,14 +48,6 @@ class Films:
         raw = np.where(self.positive, 1.0, np.exp(shift * unlike))
         total = np.where(self.positive, raw[self.positive].sum(), raw[~self.positive].sum())
         return np.asarray(raw / total * np.where(self.positive, prevalence, 1.0 - prevalence))
-
-
-def sharpness_of(picture: NDArray[np.float32]) -> float:
-    """Mean absolute Laplacian on a grid of SIDE_PX, in steps of 8 bits; `picture` in [0, 1]."""
-    small = Image.fromarray(picture).resize((SIDE_PX, SIDE_PX), Image.Resampling.BILINEAR)
-    grey = np.asarray(small, dtype=np.float64) * 255.0
-    inner = 4.0 * grey[1:-1, 1:-1]
-    return float(np.abs(inner - grey[:-2, 1:-1] - grey[2:, 1:-1] - grey[1:-1, :-2] - grey[1:-1, 2:]).mean())
 
 
 def figures(films: Films, shift: float, prevalence: float) -> dict[str, bootstrap.Interval]:
@@ -137,7 +126,7 @@ def judged(folder: Path, data: Path) -> Films:
     return Films(
         positive=np.array([item.positive for item in items]),
         groups=np.array([item.group for item in items]),
-        sharpness=np.array([sharpness_of(images.load(item)) for item in items]),
+        sharpness=np.array([sharpness.of(images.load(item)) for item in items]),
         logit=scores.logit(),
         probability=scorer.probability(scores),
         verdict=np.array([str(one.verdict) for one in evaluate.decisions_of(profile, scores)]),

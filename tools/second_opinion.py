@@ -1,10 +1,9 @@
-"""Give a trained profile the opinions of a recipe that it lacks, without training it anew.
+"""Give a trained profile the opinions of a recipe that it lacks, and last layers fitted anew, without training it.
 
     python -m tools.second_opinion PROFILE_FOLDER --recipe config/train/lungs.yaml --data FOLDER --out FOLDER
 
-Writes a complete profile folder: the old weights and the opinions beside them; calibration, figures and card by the
-recipe.
-`cxr-node train` does the same at the end of a training with such a recipe.
+Writes a complete profile folder: the old trunks, and those of the opinions beside them; last layers, calibration,
+figures and card by the recipe. `cxr-node train` does the same at the end of a training with such a recipe.
 """
 
 from __future__ import annotations
@@ -15,10 +14,9 @@ from pathlib import Path
 
 from cxr_node.errors import DataError
 from cxr_node.model import profile, weights
-from cxr_node.model.networks import MobileNetV2Second
 from cxr_node.training.data import images, populations, profile_folder, recipe
 from cxr_node.training.data.device import bar_of
-from cxr_node.training.learn import release, second, shaped, train
+from cxr_node.training.learn import last_layers, opinions, release, train
 
 
 def main() -> None:
@@ -29,24 +27,22 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the images that the profile was trained on")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
-    asked = recipe.read(given.recipe)
+    asked, beside = recipe.read(given.recipe), given.recipe.parent
     items = images.read(given.data, asked.words, label_column=asked.data.column)
     if asked.second is None or not profile_folder.is_own(given.profile, items):
         raise DataError(f"{given.recipe} has no `second`, or {given.profile} was trained on other images")
     described = profile.described_in(given.profile)
     network, _ = weights.load(given.profile / "weights.safetensors", described.network, len(described.labels))
     parts = profile_folder.deal(items, asked)
+    shaped = populations.of_known_shape(parts["training"], asked, beside, given.data)
+    last_layers.require_shapes(asked, shaped)
     given.out.mkdir(parents=True, exist_ok=True)
     curves = profile_folder.section(given.profile, "training")["curves"]
     (given.out / train.CURVES).write_text("".join(json.dumps(line) + "\n" for line in curves), "utf-8")
     with bar_of(True) as bar:
-        whole = network
-        if not isinstance(whole, MobileNetV2Second):
-            seen = (parts["training"], parts["calibration"])
-            whole = second.added(asked, given.recipe.parent / asked.second.trunk, network, seen, bar)
-        parts = populations.in_shape(parts, asked, given.recipe.parent, given.data)
-        if asked.shaped is not None:
-            whole = shaped.added(asked, given.recipe.parent / asked.shaped.profile, whole, parts["calibration"], bar)
+        whole = opinions.added(asked, beside, network)
+        parts = populations.in_shape(parts, asked, beside, given.data)
+        last_layers.fitted(asked, whole, (parts, shaped), bar)
         release.release(given.out, asked, whole, (parts, given.data.name), bar)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cxr_node.model import networks, preprocess
+from cxr_node.model import imagenet, networks, preprocess
 from cxr_node.model.networks import Network
 from cxr_node.model.profile import Geometry, InputSpec, NetworkSpec
 from cxr_node.training.data import images
@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--films", type=int, default=400, help="of each kind at most")
     asked = parser.parse_args()
     network = networks.build(NetworkSpec(architecture="efficientnet-lite0"), 1).eval()
-    networks.load_imagenet_trunk(network, asked.data / "init" / "efficientnet_lite0_imagenet_trunk_fp16.pt")
+    imagenet.begin_from(network, asked.data / "init" / "efficientnet_lite0_imagenet_trunk_fp16.pt")
     kinds = {
         "tuberculosis": listed(asked.data / "tb", "label", ["Tuberculosis"], asked.films),
         "adult, normal": listed(asked.data / "adults", "label", ["Normal"], asked.films),

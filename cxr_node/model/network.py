@@ -49,16 +49,28 @@ class Network(nn.Module):
         """Say how strange an image is: (batch, channels, rows, cols) -> (batch,) logits; None where not learned."""
         return None
 
+    def read(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """What each of `last_layers` reads of some images: (batch, channels) each; the logit is the sum of theirs."""
+        return [self.flattened(self.features(x))]
+
+    @property
+    def last_layers(self) -> list[nn.Linear]:
+        """The linear layers whose answers are summed. Raises ModelError: the head is a chain of layers."""
+        return [self._linear()]
+
     def evidence(self, feature_map: torch.Tensor) -> torch.Tensor:
         """Tell what each cell adds to each logit: -> (batch, labels, rows, cols); their mean is the logit, less bias.
 
         Raises ModelError: the head is not one linear layer over the averaged map.
         """
+        return torch.einsum("nchw,lc->nlhw", feature_map, self._linear().weight)
+
+    def _linear(self) -> nn.Linear:
         if not isinstance(linear := getattr(self, "classifier", None), nn.Linear):
             raise ModelError(
                 f"{type(self).__name__} has no linear head, so that its cells have no evidence of their own"
             )
-        return torch.einsum("nchw,lc->nlhw", feature_map, linear.weight)
+        return linear
 
     def importance(self, feature_map: torch.Tensor, label: int) -> torch.Tensor:
         """Tell how much each channel raises one logit: alpha of Grad-CAM (Selvaraju et al. 2017, equation 1).

@@ -7,9 +7,7 @@ have one channel; where an architecture expects three, the image is repeated. Wh
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -124,7 +122,7 @@ def _keep_resolution(trunk: nn.Sequential, *, dilated: bool) -> None:
 class SecondOpinion(nn.Module):
     """A linear answer on frozen ImageNet features of EfficientNet-Lite0: (batch, 1, side, side) -> (batch, 1) logits.
 
-    Another trunk errs elsewhere. `training.learn.second` fits `last`; the trunk stays as published.
+    Another trunk errs elsewhere. `training.learn.last_layers` fits `last`; the trunk stays as published.
     """
 
     def __init__(self, size_px: int) -> None:
@@ -167,6 +165,16 @@ class MobileNetV2Second(MobileNetV2):
     def early(self, x: torch.Tensor) -> torch.Tensor:
         """As MobileNetV2, and the opinion."""
         return self._with(super().early(x), self.second(x))
+
+    def read(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """As the base class, and of the second trunk."""
+        alone = MobileNetV2.late(self, MobileNetV2.early(self, x))
+        return [Network.pooled(alone), self.second.features(x)]
+
+    @property
+    def last_layers(self) -> list[nn.Linear]:
+        """As the base class, and the second opinion's."""
+        return [*super().last_layers, self.second.last]
 
     @staticmethod
     def _with(early_map: torch.Tensor, opinion: torch.Tensor) -> torch.Tensor:
@@ -249,8 +257,21 @@ class MobileNetV2Shaped(MobileNetV2Second):
 
     def early(self, x: torch.Tensor) -> torch.Tensor:
         """Look at both pictures: (batch, 2, side_px, side_px)."""
-        squashed, shaped = x[:, :1, : self.size_px, : self.size_px], x[:, 1:]
+        squashed, shaped = self._pictures(x)
         return self._with(MobileNetV2.early(self, squashed), self.second(squashed) + self.third(shaped))
+
+    def _pictures(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x[:, :1, : self.size_px, : self.size_px], x[:, 1:]
+
+    def read(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """As the base class, and of the third trunk."""
+        squashed, shaped = self._pictures(x)
+        return [*super().read(squashed), *self.third.read(shaped)]
+
+    @property
+    def last_layers(self) -> list[nn.Linear]:
+        """As the base class, and the third one's."""
+        return [*super().last_layers, *self.third.last_layers]
 
     def train(self, mode: bool = True) -> MobileNetV2Shaped:
         """The third one has learned, and stays in evaluation mode."""
@@ -403,35 +424,3 @@ def build(spec: NetworkSpec, labels: int) -> Network:
         return OverClasses(builder(len(spec.classes), **spec.options), list(spec.classes.values()))
     except (TypeError, ValueError) as error:
         raise ModelError(f"options {spec.options} do not fit architecture {spec.architecture!r}: {error}") from error
-
-
-def load_imagenet_trunk(network: Network, path: Path) -> None:
-    """Start a MobileNetV2 or an EfficientNet-Lite0 from ImageNet features (fp16 or fp32), or a B0 from those of Lite0.
-
-    Raises ModelError: the network is another one, the file cannot be read, or it does not hold this trunk.
-    """
-    network = network.inner if isinstance(network, OverClasses) else network
-    if isinstance(network, EfficientNetB0):
-        lite = efficientnet_lite.Lite0()
-        load_trunk(lite, path)
-        efficientnet_lite.lend(lite, network.trunk)
-    elif isinstance(network, MobileNetV2 | EfficientNetLite0):
-        load_trunk(network.trunk, path)
-    else:
-        kind = type(network).__name__
-        raise ModelError(f"ImageNet weights exist for mobilenet-v2, efficientnet-lite0 and -b0, not for {kind}")
-
-
-def load_trunk(trunk: nn.Module, path: Path) -> None:
-    """Fill such a trunk with ImageNet features. Raises ModelError: the file cannot be read, or holds another."""
-    try:
-        with path.open("rb") as file:
-            if not zipfile.is_zipfile(file):  # torch.save writes one; weights_only refuses all but tensors in it
-                raise ModelError(f"{path} does not hold the trunk of this network")
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-        found = {name.removeprefix("features."): value for name, value in stored.items()}
-        trunk.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in found.items()})
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
-    except (RuntimeError, AttributeError) as error:
-        raise ModelError(f"{path} does not hold the trunk of this network") from error

@@ -15,8 +15,9 @@ from cxr_node import heatmap
 from cxr_node.domain import Radiograph, View
 from cxr_node.errors import ModelError
 from cxr_node.model import efficientnet_lite, networks, ood_distance, predictor, profile, weights
+from cxr_node.model.imagenet import begin_from
 from cxr_node.model.network import Network, OverClasses
-from cxr_node.model.networks import ARCHITECTURES, MobileNetV2Second, MobileNetV2Shaped, build, load_imagenet_trunk
+from cxr_node.model.networks import ARCHITECTURES, MobileNetV2Second, MobileNetV2Shaped, build
 from cxr_node.model.profile import NetworkSpec
 from tests.builders import around
 from tests.model import folders
@@ -221,7 +222,7 @@ def test_imagenet_trunk_is_taken_over_in_fp32(tmp_path: Path) -> None:
     stored = {f"features.{name}": value.half() for name, value in source.trunk.state_dict().items()}
     torch.save(stored, tmp_path / "trunk.pt")
     network = build(NetworkSpec(architecture="mobilenet-v2"), 1)
-    load_imagenet_trunk(network, tmp_path / "trunk.pt")
+    begin_from(network, tmp_path / "trunk.pt")
     first = next(network.parameters())
     assert first.dtype == torch.float32
     torch.testing.assert_close(first, next(source.parameters()), atol=1e-3, rtol=1e-3)
@@ -231,7 +232,7 @@ def test_a_b0_begins_with_the_features_of_a_lite0_and_open_gates(tmp_path: Path)
     source = build(NetworkSpec(architecture="efficientnet-lite0"), 1)
     torch.save({name: value.half() for name, value in source.trunk.state_dict().items()}, tmp_path / "lite0.pt")
     network = build(NetworkSpec(architecture="efficientnet-b0"), 1).eval()
-    load_imagenet_trunk(network, tmp_path / "lite0.pt")
+    begin_from(network, tmp_path / "lite0.pt")
     lite, b0 = source.trunk.blocks, network.trunk
     pairs = [
         (source.trunk.conv_stem, b0[0][0]),
@@ -252,11 +253,11 @@ def test_foreign_trunk_is_refused(tmp_path: Path) -> None:
     torch.save({"features.0.weight": torch.zeros(1)}, tmp_path / "other.pt")
     (tmp_path / "garbage.pt").write_bytes(b"no torch file")
     with pytest.raises(ModelError, match="does not hold the trunk"):
-        load_imagenet_trunk(network, tmp_path / "other.pt")
+        begin_from(network, tmp_path / "other.pt")
     with pytest.raises(ModelError, match="does not hold the trunk"):
-        load_imagenet_trunk(network, tmp_path / "garbage.pt")
+        begin_from(network, tmp_path / "garbage.pt")
     with pytest.raises(ModelError, match="cannot be read"):
-        load_imagenet_trunk(network, tmp_path / "missing.pt")
+        begin_from(network, tmp_path / "missing.pt")
 
 
 CLASSES = {"normal": False, "bacteria": True, "virus": True}

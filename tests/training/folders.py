@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 from PIL import Image
 
+from cxr_node.model.network import Network
 from cxr_node.training.data.recipe import Recipe, read
 from cxr_node.training.report import evaluation
 from cxr_node.training.report.evaluation import DataSet, Extras
@@ -105,3 +107,12 @@ def profile(folder: Path) -> Path:
     content = {"recipe": recipe(folder).model_dump(mode="json"), "training": training}
     (written / "metrics.json").write_text(json.dumps(content), "utf-8")
     return written
+
+
+def lively(network: Network) -> Network:
+    """Random weights whose answers differ from one film to the next."""
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    network.train()(torch.randn(8, 1, 64, 64))
+    return network.eval()

@@ -121,7 +121,7 @@ def test_profiles_and_certificates_are_named(worked: Node) -> None:
     found = scraped(worked)
     profiles = [dict(labels) for name, labels in found if name == "cxr_node_profile_info"]
     named = {(each["profile"], each["version"]) for each in profiles}
-    assert named == {("pneumonia-pediatric", "3.0"), ("pneumonia-adult", "1.0")}
+    assert named == {("pneumonia-pediatric", "3.1"), ("pneumonia-adult", "1.0")}
     assert all(len(each["weights"]) == 12 for each in profiles)
     name = "cxr_node_certificate_expiry_timestamp_seconds"
     roles = {labels[0][1] for found_name, labels in found if found_name == name}

@@ -122,6 +122,15 @@ def in_shape(parts: dict[str, list[Item]], recipe: Recipe, beside: Path, folder:
     return {part: shaped(items) for part, items in parts.items()}
 
 
+def of_known_shape(items: Sequence[Item], recipe: Recipe, beside: Path, folder: Path) -> list[Item]:
+    """Those of some squashed films, in their shape, whose width and height are listed; none where nothing lists any."""
+    if (named := recipe.data.shapes) is None:
+        return []
+    known = images.shapes_listed(beside / named.manifest, named.file, named.columns, named.rows)
+    found = images.aspects(items, known, folder).tolist()
+    return [replace(item, aspect=one) for item, one in zip(items, found, strict=True) if not math.isnan(one)]
+
+
 def _shape_of(item: Item, known: float) -> float:
     if not math.isnan(known):
         return known

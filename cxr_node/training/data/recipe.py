@@ -18,6 +18,7 @@ from cxr_node.training.data.recipe_sections import (
     DistillationSection,
     LessonsSection,
     OperatingSection,
+    OpinionsSection,
     PretrainingSection,
     ProfileSection,
     ScheduleSection,
@@ -46,6 +47,7 @@ class Recipe(Strict):
     together: TogetherSection | None = None
     twice: TwiceSection | None = None
     distillation: DistillationSection | None = None
+    opinions: OpinionsSection | None = None
     second: SecondSection | None = None
     shaped: ShapedSection | None = None
     average_with: tuple[str, ...] = ()
@@ -74,6 +76,12 @@ class Recipe(Strict):
     def _a_second_opinion_has_a_first(self) -> Recipe:
         if self.second and (self.network.architecture != "mobilenet-v2" or self.data.classes):
             raise ValueError("second is for architecture mobilenet-v2 with one judged label")
+        if (self.second is None) != (self.opinions is None):
+            raise ValueError("second and opinions need each other: what is added is fitted there")
+        if self.opinions and self.opinions.cut_weight > 0.0 and not self.data.shapes:
+            raise ValueError("opinions.cut_weight needs data.shapes: which films have which shape")
+        if self.second and self.network.options.get("hidden"):
+            raise ValueError("second is added to a network with one linear layer: no option hidden")
         if self.shaped and not self.second:
             raise ValueError("shaped is added to a network with a second opinion")
         if self.input.shape_px:

@@ -217,8 +217,17 @@ class TwiceSection(Strict):
     other: float = Field(default=0.0, ge=0.0)
 
 
+class OpinionsSection(Strict):
+    """How the last layers of `second` and `shaped` are fitted after the training, with all trunks as they are."""
+
+    level_sharpness: float = Field(ge=0.0, le=1.0)
+    """Share of each class in which soft and sharp films weigh alike."""
+    cut_weight: float = Field(ge=0.0)
+    """Of films cut to the shape of one of the other class, beside 1 for each other way of showing them."""
+
+
 class SecondSection(Strict):
-    """A `networks.SecondOpinion` beside a learned MobileNetV2; fitted after the training."""
+    """A `networks.SecondOpinion` beside a learned MobileNetV2."""
 
     trunk: str
     """File of EfficientNet-Lite0's ImageNet features, relative to the recipe."""
@@ -237,7 +246,9 @@ class ShapedSection(Strict):
     size_px: int = Field(ge=32)
     """As that profile has it."""
     weight: float = Field(gt=0.0)
-    """Spread of its logits, as a share of the other's."""
+    """Spread of its logits, as a share of the network's."""
+    penalty: float = Field(gt=0.0)
+    """Of its squared weights, on standardised features."""
 
 
 class DistillationSection(Strict):

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from cxr_node.errors import ConfigError, DataError, ModelError
-from cxr_node.model import networks
+from cxr_node.model import imagenet, networks
 from cxr_node.model.networks import Network
 from cxr_node.training.calibrate import calibrate
 from cxr_node.training.data import device, images, populations, profile_folder
@@ -29,7 +29,7 @@ from cxr_node.training.data.images import Item
 from cxr_node.training.data.populations import Population
 from cxr_node.training.data.recipe import Recipe, read
 from cxr_node.training.data.recipe_sections import Balance, Watch
-from cxr_node.training.learn import checkpoint, heads, losses, pretrain, release, second, shaped
+from cxr_node.training.learn import checkpoint, heads, last_layers, losses, opinions, pretrain, release
 from cxr_node.training.learn.checkpoint import Course, State, TrainingIdentity
 from cxr_node.training.learn.heads import Told
 from cxr_node.training.learn.losses import Films, Lesson
@@ -88,6 +88,8 @@ def run(recipe_path: Path, data_folder: Path, out: Path, *, progress: bool = Tru
     parts = profile_folder.deal(items, recipe)
     _require_every_class(parts["training"], recipe)
     others = populations.companions(recipe, recipe_path.parent)
+    shaped = populations.of_known_shape(parts["training"], recipe, recipe_path.parent, data_folder)
+    last_layers.require_shapes(recipe, shaped)
     if recipe.second is not None and not (trunk := recipe_path.parent / recipe.second.trunk).is_file():
         raise ConfigError(f"{recipe_path}: second.trunk names {trunk}, which does not exist; give its path, or null")
     network = initial(recipe, recipe_path)
@@ -108,11 +110,9 @@ def run(recipe_path: Path, data_folder: Path, out: Path, *, progress: bool = Tru
         profile_folder.update_metrics(out, {"choice": chosen.as_json(recipe.schedule.watch)} | _beside(recipe, others))
         served = heads.served(recipe, network.cpu())
         if recipe.second is not None:
-            seen = (parts["training"], parts["calibration"])
-            served = second.added(recipe, recipe_path.parent / recipe.second.trunk, served, seen, bar)
+            served = opinions.added(recipe, recipe_path.parent, served)
         parts = populations.in_shape(parts, recipe, recipe_path.parent, data_folder)
-        if recipe.shaped is not None:
-            served = shaped.added(recipe, recipe_path.parent / recipe.shaped.profile, served, parts["calibration"], bar)
+        last_layers.fitted(recipe, served, (parts, shaped), bar)
         release.release(out, recipe, served, (parts, data_folder.name), bar)
     return out
 
@@ -132,7 +132,7 @@ def initial(recipe: Recipe, recipe_path: Path) -> Network:
         if checkpoint.is_one(weights):
             heads.begin_from(network, weights)
         else:
-            networks.load_imagenet_trunk(network, weights)
+            imagenet.begin_from(network, weights)
     if recipe.lessons is not None:
         _require_evidence(recipe, network, recipe_path)
     return network.to(where).to(memory_format=torch.channels_last)
