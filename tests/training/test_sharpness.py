@@ -1,4 +1,4 @@
-"""Soft and sharp films can be drawn alike, so that sharpness tells no class."""
+"""Soft and sharp films can weigh alike, so that sharpness tells no class."""
 
 from __future__ import annotations
 

@@ -111,24 +111,26 @@ def in_shape(parts: dict[str, list[Item]], recipe: Recipe, beside: Path, folder:
 
     For a film whose shape is lost it is drawn, by its content alone: the same whoever draws.
     """
-    if not recipe.served_input.keeps_shape or (named := recipe.data.shapes) is None:
+    if not recipe.served_input.keeps_shape or recipe.data.shapes is None:
         return parts
-    known = images.shapes_listed(beside / named.manifest, named.file, named.columns, named.rows)
-
-    def shaped(items: list[Item]) -> list[Item]:
-        found = images.aspects(items, known, folder).tolist()
-        return [replace(item, aspect=_shape_of(item, one)) for item, one in zip(items, found, strict=True)]
-
-    return {part: shaped(items) for part, items in parts.items()}
+    return {
+        part: [replace(item, aspect=_shape_of(item, one)) for item, one in _listed(items, recipe, beside, folder)]
+        for part, items in parts.items()
+    }
 
 
 def of_known_shape(items: Sequence[Item], recipe: Recipe, beside: Path, folder: Path) -> list[Item]:
     """Those of some squashed films, in their shape, whose width and height are listed; none where nothing lists any."""
+    listed = _listed(items, recipe, beside, folder)
+    return [replace(item, aspect=one) for item, one in listed if not math.isnan(one)]
+
+
+def _listed(items: Sequence[Item], recipe: Recipe, beside: Path, folder: Path) -> list[tuple[Item, float]]:
+    """Each film with its width over height, not a number where nothing lists it."""
     if (named := recipe.data.shapes) is None:
-        return []
+        return [(item, math.nan) for item in items]
     known = images.shapes_listed(beside / named.manifest, named.file, named.columns, named.rows)
-    found = images.aspects(items, known, folder).tolist()
-    return [replace(item, aspect=one) for item, one in zip(items, found, strict=True) if not math.isnan(one)]
+    return list(zip(items, images.aspects(items, known, folder).tolist(), strict=True))
 
 
 def _shape_of(item: Item, known: float) -> float:

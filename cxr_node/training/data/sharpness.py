@@ -1,4 +1,4 @@
-"""How sharp a film is, and drawing films so that sharpness does not tell the class.
+"""How sharp a film is, and weighing films so that sharpness tells less of their class.
 
 In one hospital's films the ill may be the blurred ones: bedside exposures, another export. A network that reads
 sharpness takes the next hospital's softer normal films for ill.
@@ -15,7 +15,7 @@ from cxr_node.training.data.populations import Places
 SIDE_PX = 224
 """Sharpness depends on the grid; this is that of the public copies."""
 LEVELS = 5
-"""Levels of sharpness that are drawn alike. Measured with a linear layer: 4 to 8 do alike."""
+"""Levels of sharpness that weigh alike. Measured with a linear layer: 4 to 8 do as well."""
 
 Floats = NDArray[np.float64]
 
