@@ -53,7 +53,6 @@ class Network(nn.Module):
         """What each of `last_layers` reads of some images: (batch, channels) each; the logit is the sum of theirs."""
         return [self.flattened(self.features(x))]
 
-    @property
     def last_layers(self) -> list[nn.Linear]:
         """The linear layers whose answers are summed. Raises ModelError: the head is a chain of layers."""
         return [self._linear()]

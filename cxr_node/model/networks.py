@@ -171,10 +171,9 @@ class MobileNetV2Second(MobileNetV2):
         alone = MobileNetV2.late(self, MobileNetV2.early(self, x))
         return [Network.pooled(alone), self.second.features(x)]
 
-    @property
     def last_layers(self) -> list[nn.Linear]:
         """As the base class, and the second opinion's."""
-        return [*super().last_layers, self.second.last]
+        return [*super().last_layers(), self.second.last]
 
     @staticmethod
     def _with(early_map: torch.Tensor, opinion: torch.Tensor) -> torch.Tensor:
@@ -268,10 +267,9 @@ class MobileNetV2Shaped(MobileNetV2Second):
         squashed, shaped = self._pictures(x)
         return [*super().read(squashed), *self.third.read(shaped)]
 
-    @property
     def last_layers(self) -> list[nn.Linear]:
         """As the base class, and the third one's."""
-        return [*super().last_layers, *self.third.last_layers]
+        return [*super().last_layers(), *self.third.last_layers()]
 
     def train(self, mode: bool = True) -> MobileNetV2Shaped:
         """The third one has learned, and stays in evaluation mode."""

@@ -70,7 +70,7 @@ def test_all_else_stays_and_each_opinion_is_as_loud_as_asked(asked: recipe.Recip
     assert changed == {"second.last.weight", "second.last.bias"}
     inputs = inference.prepared(parts["calibration"], asked.input)
     with torch.inference_mode():
-        alone, opinion = (layer(read) for layer, read in zip(whole.last_layers, whole.read(inputs), strict=True))
+        alone, opinion = (layer(read) for layer, read in zip(whole.last_layers(), whole.read(inputs), strict=True))
         torch.testing.assert_close(whole(inputs), alone + opinion)
         torch.testing.assert_close(opinion, whole.second(inputs))
         assert float(opinion.std(correction=0) / alone.std(correction=0)) == pytest.approx(0.5, rel=0.05)
@@ -106,7 +106,7 @@ def test_recipes_that_contradict_themselves(asked: recipe.Recipe, changed: dict[
 
 def test_a_chain_of_layers_is_not_fitted() -> None:
     with pytest.raises(ModelError, match="SimpleCNN has no linear head"):
-        _ = SimpleCNN(1).last_layers
+        SimpleCNN(1).last_layers()
 
 
 def test_only_films_of_known_shape_are_cut(tmp_path: Path, asked: recipe.Recipe) -> None:

@@ -70,7 +70,9 @@ def test_it_is_added_as_loud_as_asked(place: Path) -> None:
         last_layers.fitted(wanted, whole, (parts, shaped), bar)
     inputs = inference.prepared(parts["calibration"], wanted.served_input)
     with torch.inference_mode():
-        first, second, third = (layer(read) for layer, read in zip(whole.last_layers, whole.read(inputs), strict=True))
+        first, second, third = (
+            layer(read) for layer, read in zip(whole.last_layers(), whole.read(inputs), strict=True)
+        )
         torch.testing.assert_close(whole(inputs), first + second + third)
         torch.testing.assert_close(third, whole.third(inputs[:, 1:]))
         torch.testing.assert_close(second, whole.second(inputs[:, :1, :SQUASHED_PX, :SQUASHED_PX]))

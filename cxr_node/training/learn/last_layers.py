@@ -54,7 +54,7 @@ def fitted(recipe: Recipe, network: Network, dealt: tuple[Parts, Sequence[Item]]
     seen = [(features(inputs), positive, share) for inputs, positive, share in _ways(recipe, section, parts, shaped)]
     rows, positives, shares = zip(*seen, strict=True)
     quiet = features(inference.prepared(held_out, recipe.served_input))
-    own, *others = network.last_layers
+    own, *others = network.last_layers()
     spread = (quiet[0] @ own.weight.detach().double().numpy()[0]).std()
     asked = [one for one in (recipe.second, recipe.shaped) if one is not None]
     for place, (layer, said) in enumerate(zip(others, asked, strict=True), 1):
