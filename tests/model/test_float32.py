@@ -36,7 +36,7 @@ def shown(made: Profile) -> np.ndarray:
 
 def graph(made: Profile) -> ov.Model:
     model = ov.Core().read_model(graph_file.graph(made))
-    model.reshape([4, made.input.pictures, made.input.side_px, made.input.side_px])
+    model.reshape([len(made.input.views), made.input.pictures, made.input.side_px, made.input.side_px])
     return model
 
 
