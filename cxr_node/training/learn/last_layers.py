@@ -27,7 +27,6 @@ from cxr_node.training.synthetic.augment import Augmenter
 
 WAYS = 3
 """Ways in which every training image is shown; some are shown in one more."""
-BATCH = 32
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Parts = Mapping[str, Sequence[Item]]
@@ -38,7 +37,7 @@ Way = tuple[torch.Tensor, Bools, Floats]
 def fitted(recipe: Recipe, network: Network, dealt: tuple[Parts, Sequence[Item]], bar: Progress) -> None:
     """Fit them in place, each as loud as the recipe says.
 
-    `network` : as it will be served, on the CPU
+    `network` : as it will be served, in evaluation mode
     `dealt` : the parts, and those films of the training part whose shape is known
     """
     if (section := recipe.opinions) is None:
@@ -124,9 +123,8 @@ def _ways(recipe: Recipe, section: OpinionsSection, parts: Parts, shaped: Sequen
 @torch.inference_mode()
 def _read(network: Network, inputs: torch.Tensor, advance: Callable[[], None], *, bfloat16: bool) -> list[Floats]:
     """What each last layer reads of some images: shape (images, channels) each."""
-    network.eval()
     found = []
-    for chunk in torch.split(inputs, BATCH):
+    for chunk in torch.split(inputs, inference.BATCH):
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             found.append([read.double().numpy() for read in network.read(device.placed(chunk, network))])
         for _ in chunk:
