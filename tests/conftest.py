@@ -66,6 +66,7 @@ WHOLE = {
     "test_process_setup.py",
     "test_quiet.py",
     "test_replay.py",
+    "test_same_truth.py",
     "test_sandbox.py",
     "test_second.py",
     "test_shaped.py",

@@ -142,6 +142,7 @@ def test_promotion_is_one_command_and_one_message_with_a_way_back(site: Site) ->
     assert f"profile {LIVE} is live in place of {OTHER} again" in trail
 
 
+@pytest.mark.whole
 def test_the_shipped_profiles_answer_the_same_film(site: Site) -> None:
     content = from_picture.wrapped(sorted(DRAWN.glob("*.jpg"))[0].read_bytes(), PatientAge="005Y")
     classifier = wiring.classifier(site.config)

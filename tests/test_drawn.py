@@ -57,6 +57,7 @@ def test_what_dicom_cannot_say_is_refused(wrong: dict[str, int]) -> None:
         Plate(**wrong)
 
 
+@pytest.mark.whole
 def test_the_default_profile_judges_them_like_the_pictures() -> None:
     settings = loader.parse({"spool": {"path": "."}})
     judge = predictor.load_predictor(profile.load(resources.profile_folder(settings.model.profile)), 1)

@@ -66,9 +66,7 @@ class Network(nn.Module):
 
     def _linear(self) -> nn.Linear:
         if not isinstance(linear := getattr(self, "classifier", None), nn.Linear):
-            raise ModelError(
-                f"{type(self).__name__} has no linear head, so that its cells have no evidence of their own"
-            )
+            raise ModelError(f"{type(self).__name__} has no linear head: its answer is no sum over cells or features")
         return linear
 
     def importance(self, feature_map: torch.Tensor, label: int) -> torch.Tensor:

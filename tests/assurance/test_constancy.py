@@ -54,6 +54,7 @@ def test_the_phantom_goes_through_a_running_node_and_nowhere_else(tmp_path: Path
             assert 'cxr_node_constancy{profile="' in text and "cxr_node_scrape_errors 0.0" in text
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("name", ["pneumonia-pediatric", "pneumonia-adult"])
 def test_what_is_expected_of_shipped_weights_is_what_they_say(name: str) -> None:
     config = loader.parse({"spool": {"path": "unused"}, "model": {"profile": name, "others": []}})

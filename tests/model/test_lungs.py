@@ -70,6 +70,7 @@ def test_same_picture_same_place() -> None:
     assert first.likeness == second.likeness and (first.lungs == second.lungs).all()
 
 
+@pytest.mark.whole
 @pytest.mark.shared
 def test_real_lungs_are_dark_and_in_the_region() -> None:
     """On originals: normal lung fields are darker than what lies between and around them in the chest region."""

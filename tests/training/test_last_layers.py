@@ -76,6 +76,7 @@ def test_all_else_stays_and_each_opinion_is_as_loud_as_asked(asked: recipe.Recip
         assert float(opinion.std(correction=0) / alone.std(correction=0)) == pytest.approx(0.5, rel=0.05)
 
 
+@pytest.mark.whole
 def test_a_training_ends_in_a_profile_with_one(asked: recipe.Recipe, tmp_path: Path) -> None:
     path = tmp_path / "second.yaml"
     path.write_text(yaml.safe_dump(asked.model_dump(mode="json")), "utf-8")
