@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from cxr_node.model.networks import Network
@@ -17,10 +17,17 @@ ESTIMATED_OVER_S = 600.0
 """The expected end is reckoned from the last minutes: a batch may take long, and epochs end with a measurement."""
 
 
+class _Bars(Progress):
+    """Only what there is to do has a bar: many steps are a recipe's or an evaluation's choice."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield self.make_tasks_table([task for task in self.tasks if task.total])
+
+
 def bar_of(shown: bool) -> Progress:
     """Build a bar on standard error, so that standard output stays for results."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(
+    return _Bars(
         *columns,
         TimeElapsedColumn(),
         TextColumn("left"),
