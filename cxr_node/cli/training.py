@@ -244,16 +244,13 @@ def calibrate(
 @command()
 def compare(
     profiles: Annotated[list[Path], typer.Argument(help="Profile folders; profile.yaml and metrics.json are read.")],
-    untrained: Annotated[
-        list[Path] | None, typer.Option(help="Recipe of a network that was not trained; may be repeated.")
-    ] = None,
     out_file: Annotated[Path | None, typer.Option("--out", help="Markdown file to write; else it is printed.")] = None,
 ) -> None:
     """Compare profiles that were trained on the same images; writes docs/models.md."""
     from cxr_node.training.report import compare
 
     with _wrong_use():
-        text = compare.page(profiles, untrained or [])
+        text = compare.page(profiles)
     if out_file is None:
         out.print(text, markup=False, highlight=False, soft_wrap=True)
     else:

@@ -50,11 +50,10 @@ them, which is part of its lead; the adults, whose labels no recipe has seen, ar
 Section = Mapping[str, Any]
 
 
-def page(profile_folders: Sequence[Path], untrained: Sequence[Path] = ()) -> str:
+def page(profile_folders: Sequence[Path]) -> str:
     """Write the comparison as Markdown.
 
     `profile_folders` : as `cxr-node train` wrote them; profile.yaml and metrics.json are read
-    `untrained` : recipes of networks that nobody has trained; they are named, not measured
     Raises DataError: two profiles were trained on different images; ModelError: a folder holds no profile that was
     trained here.
     """
@@ -71,7 +70,6 @@ def page(profile_folders: Sequence[Path], untrained: Sequence[Path] = ()) -> str
     sections += [_measured(name, profile_folders) for name in names]
     sections += _blind(profile_folders)
     sections.append(_claims(profile_folders))
-    sections += [_untrained(untrained)] if untrained else []
     return "\n\n".join(sections) + "\n"
 
 
@@ -158,15 +156,6 @@ def _claims(profile_folders: Sequence[Path]) -> str:
     said += "Each on its own images and its own split; not comparable with the tables above, nor with each other.\n\n"
     said += "| profile | claim |\n|---|---|\n" + "\n".join(rows)
     return said
-
-
-def _untrained(recipes: Sequence[Path]) -> str:
-    said = (
-        "## Not trained\n\nThese recipes run to a profile, on a CPU or a GPU, and a test takes each of them through a "
-        "few steps. Nobody has trained one to its end: there is no figure of these networks on these images.\n"
-    )
-    named = [f"- `cxr-node train {one.as_posix()} --data DIR --out docs/models/{one.stem}`" for one in recipes]
-    return "\n".join([said, *named])
 
 
 def _name(profile_folder: Path) -> str:
