@@ -30,7 +30,7 @@ from cxr_node.node.network.rejections import Refusals
 from cxr_node.result_kinds import ResultKind
 from cxr_node.tools.trial_node import TURN_S, close
 from tests.patience import PATIENCE_S
-from tests.processes import Program, answers
+from tests.processes import Program, answers, free_port
 
 SOP_CLASS = {
     ResultKind.REPORT: "1.2.840.10008.5.1.4.1.1.88.11",
@@ -107,10 +107,8 @@ class Sender:
 
 
 def nobody() -> Address:
-    """An address where nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return Address(ae_title="NOBODY", host="127.0.0.1", port=probe.getsockname()[1])
+    """An address where nobody listens, nor will before the caller does."""
+    return Address(ae_title="NOBODY", host="127.0.0.1", port=free_port())
 
 
 class Archive:

@@ -24,6 +24,7 @@ from cxr_node.node.deliver import courier
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.process import logs
 from tests.node import peers, workplace
+from tests.processes import free_port
 
 CANARY = "DOE^CANARY"
 
@@ -157,8 +158,8 @@ def test_an_outage_is_one_line_a_try_and_one_when_it_is_over(stream: io.StringIO
     """With the destination's name, the instance, a try that is counted, and no second line of pynetdicom's."""
     stop = threading.Event()
     with socket.socket() as reserved:  # bound and not listening: connections are refused, and nobody takes the port
-        reserved.bind(("127.0.0.1", 0))
-        port = reserved.getsockname()[1]
+        port = free_port()  # and no connection, before the archive does
+        reserved.bind(("127.0.0.1", port))
         config = workplace.config(tmp_path / "spool", Address(ae_title="ARCHIVE", host="127.0.0.1", port=port))
         workplace.receive(config, 1, 2)
         ledger = Ledger.open(config.spool.path)
